@@ -1,0 +1,127 @@
+"""Optimized3DUNet: the 3-D U-Net of the specification, from width 64 down to CPU presets.
+
+Shapes: B batch, C channels, D H W space. Source: Cicek et al., 3D U-Net (MICCAI 2016);
+residual blocks as in nnU-Net ResEnc (Isensee et al. 2024); attention gates by Oktay et
+al. (2018); deep supervision by Lee et al. (2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm3d, "instance": nn.InstanceNorm3d}
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    if kind == "group":
+        return nn.GroupNorm(min(8, channels), channels)
+    return _NORMS[kind](channels, affine=True)
+
+
+class DoubleConv(nn.Module):
+    """Two 3x3x3 convolutions, each with norm and LeakyReLU; optionally with a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str = "batch", residual: bool = False) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = _norm(norm, out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = _norm(norm, out_channels)
+        self.act = nn.LeakyReLU(0.01, inplace=True)
+        self.shortcut = nn.Conv3d(in_channels, out_channels, 1, bias=False) if residual else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+        if self.shortcut is not None:
+            out = out + self.shortcut(x)
+        return self.act(out)
+
+
+class AttentionGate(nn.Module):
+    """Weights a skip connection by the coarser features that ask for it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv3d(channels, channels // 2, 1)
+        self.key = nn.Conv3d(channels, channels // 2, 1)
+        self.score = nn.Conv3d(channels // 2, 1, 1)
+
+    def forward(self, skip: Tensor, coarse: Tensor) -> Tensor:
+        mixed = torch.relu(self.query(coarse) + self.key(skip))
+        return skip * torch.sigmoid(self.score(mixed))
+
+
+class Up(nn.Module):
+    """Twofold upsampling by transposed convolution, skip, DoubleConv."""
+
+    def __init__(self, in_channels: int, skip_channels: int, norm: str, residual: bool, attention: bool) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose3d(in_channels, skip_channels, 2, stride=2)
+        self.gate = AttentionGate(skip_channels) if attention else None
+        self.conv = DoubleConv(2 * skip_channels, skip_channels, norm, residual)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = self.up(x)
+        if self.gate is not None:
+            skip = self.gate(skip, x)
+        return self.conv(torch.cat([x, skip], dim=1))
+
+
+class Optimized3DUNet(nn.Module):
+    """3-D U-Net: DoubleConv stem, MaxPool3d on the way down, skips on the way up.
+
+    Args:
+        in_channels: input channels (1 for CT).
+        out_channels: classes, background included.
+        width: channels of the stem; each level doubles them, up to `max_width`.
+        depth: number of levels; space must divide by 2 ** (depth - 1).
+        channels: channels per level, in place of `width`, `depth` and `max_width`.
+        norm: 'batch' (keeps a window's result independent of its size), 'instance' or 'group'.
+        residual: shortcuts in every block.
+        attention: attention gates on the skips.
+        deep_supervision: number of extra heads at half, quarter ... resolution while training.
+
+    Shapes:
+        forward: [B, in, D, H, W] -> [B, out, D, H, W]; in training with deep supervision a
+        list, full resolution first.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        *,
+        width: int = 64,
+        depth: int = 5,
+        max_width: int = 512,
+        channels: Sequence[int] | None = None,
+        norm: str = "batch",
+        residual: bool = False,
+        attention: bool = False,
+        deep_supervision: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = list(channels or [min(width * 2**level, max_width) for level in range(depth)])
+        self.stride = 2 ** (len(sizes) - 1)
+        self.stem = DoubleConv(in_channels, sizes[0], norm, residual)
+        self.pool = nn.MaxPool3d(2)
+        self.down = nn.ModuleList(DoubleConv(a, b, norm, residual) for a, b in zip(sizes, sizes[1:], strict=False))
+        pairs = list(zip(sizes[::-1], sizes[-2::-1], strict=False))
+        self.up = nn.ModuleList(Up(a, b, norm, residual, attention) for a, b in pairs)
+        self.head = nn.Conv3d(sizes[0], out_channels, 1)
+        self.deep_heads = nn.ModuleList(nn.Conv3d(sizes[n + 1], out_channels, 1) for n in range(deep_supervision))
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        skips = [self.stem(x)]
+        for block in self.down:
+            skips.append(block(self.pool(skips[-1])))
+        features = [skips.pop()]
+        for block in self.up:
+            features.append(block(features[-1], skips.pop()))
+        logits: Tensor = self.head(features[-1])
+        if not (self.training and self.deep_heads):
+            return logits
+        return [logits] + [head(features[-2 - n]) for n, head in enumerate(self.deep_heads)]

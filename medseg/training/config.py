@@ -1,0 +1,99 @@
+"""The typed training config: one YAML, every key checked, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medseg.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+Triple = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(_Strict):
+    """A catalogue name and the options that its builder takes."""
+
+    name: str = "Optimized3DUNet"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class AugmentConfig(_Strict):
+    """How a training patch is changed; probabilities are per patch."""
+
+    rotate_deg: float = Field(15.0, ge=0, le=45)
+    scale: tuple[float, float] = (0.8, 1.25)
+    mirror_left_right: float = Field(0.5, ge=0, le=1)
+    couch: float = Field(0.5, ge=0, le=1)
+    noise_hu: float = Field(40.0, ge=0)
+    blur_voxels: float = Field(0.9, ge=0)
+    shift_hu: float = Field(20.0, ge=0)
+    low_resolution: float = Field(0.15, ge=0, le=1)
+    artificial_body: float = Field(0.08, ge=0, le=1)
+
+
+class TrainConfig(_Strict):
+    """Everything that decides a run. See `presets/head-neck-oar.yaml` for the shipped model."""
+
+    name: str
+    version: str = "1.0.0"
+    index: Path
+    spacing_mm: Triple
+    window_hu: tuple[float, float]
+    patch_size: tuple[int, int, int] = (64, 64, 64)
+    overlap_ratio: float = Field(0.3, ge=0, lt=0.9)
+    network: NetworkConfig = NetworkConfig()
+    augment: AugmentConfig = AugmentConfig()
+    foreground_share: float = Field(0.75, ge=0, le=1)
+    batch_size: int = Field(2, ge=1)
+    max_steps: int = Field(6000, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
+    warmup_steps: int = Field(200, ge=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    gradient_clip: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = 0
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    card: dict[str, Any] = Field(default_factory=dict)
+
+
+def load_config(source: str | Path, **overrides: Any) -> TrainConfig:
+    """A YAML file or a preset's name -> config; keyword overrides that are not None win.
+
+    Raises:
+        ConfigError: no such file or preset, unknown key, value out of range.
+    """
+    path = _find(source)
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name} is not a mapping of settings.")
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        config = TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path.name}: {_first_fault(error)}") from error
+    index = config.index if config.index.is_absolute() else (path.parent / config.index)
+    local = index if index.exists() else Path.cwd() / config.index
+    return config.model_copy(update={"index": local})
+
+
+def _find(source: str | Path) -> Path:
+    for path in (Path(source), PRESETS / f"{source}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+    raise ConfigError(f"No config file or preset named {str(source)!r}; presets: {known}.")
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    return f"{key}: {fault['msg']} (got {fault.get('input')!r})."

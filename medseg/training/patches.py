@@ -1,0 +1,166 @@
+"""Patches: where they lie, and how they are changed. One seed, one patch.
+
+Sampling is stateless: patch n of a run depends on (seed, n) alone, so that a resumed run
+sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.transforms import (  # type: ignore[attr-defined]
+    Compose,
+    RandAdjustContrastd,
+    RandAffined,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    RandSimulateLowResolutiond,
+)
+from torch import Tensor
+
+from medseg.imaging.volume import Array
+from medseg.preprocess.intensity import normalise
+from medseg.training.artificial import add_couch, artificial_body
+from medseg.training.cases import TrainingCase
+from medseg.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """image [B, 1, i, j, k] float32, labels [B, i, j, k] int64, known [B, classes] bool."""
+
+    image: Tensor
+    labels: Tensor
+    known: Tensor
+    ids: tuple[str, ...]
+
+
+class PatchSampler:
+    """Draws augmented training patches from cases held in memory.
+
+    Args:
+        cases: all training cases.
+        config: sizes, window and augmentation.
+        mirror_pairs: label values that trade places when left and right are mirrored.
+        spine: label values that stay unknown in artificial bodies (a trunk has a cord).
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[TrainingCase],
+        config: TrainConfig,
+        mirror_pairs: Sequence[tuple[int, int]],
+        spine: Sequence[int] = (),
+    ) -> None:
+        self.cases = list(cases)
+        self.config = config
+        self.num_classes = len(cases[0].known)
+        self.swap = np.arange(self.num_classes, dtype=np.uint8)
+        for a, b in mirror_pairs:
+            self.swap[[a, b]] = b, a
+        self.spine = list(spine)
+        self.by_class = {
+            value: [case for case in self.cases if value in case.places] for value in range(self.num_classes)
+        }
+        self.spatial = self._spatial()
+        self.intensity = self._intensity()
+
+    def _spatial(self) -> Compose:
+        augment = self.config.augment
+        angle = np.deg2rad(augment.rotate_deg)
+        # MONAI's scale maps output to input: 0.8 shows 80 % of the extent, an enlarged patient.
+        low, high = augment.scale[0] - 1, augment.scale[1] - 1
+        return Compose(
+            RandAffined(
+                keys=["image", "labels"],
+                prob=1.0,
+                rotate_range=(angle, angle, angle),
+                scale_range=((low, high),) * 3,
+                spatial_size=self.config.patch_size,
+                mode=("bilinear", "nearest"),
+                padding_mode="border",
+            )
+        )
+
+    def _intensity(self) -> Compose:
+        augment = self.config.augment
+        return Compose(
+            [
+                RandGaussianSmoothd("image", *[(0.3, augment.blur_voxels)] * 3, prob=0.3),
+                RandGaussianNoised("image", prob=0.4, std=augment.noise_hu),
+                RandShiftIntensityd("image", offsets=augment.shift_hu, prob=0.4),
+                RandScaleIntensityd("image", factors=0.1, prob=0.3),
+                RandSimulateLowResolutiond("image", prob=augment.low_resolution, zoom_range=(0.5, 1.0)),
+                RandAdjustContrastd("image", prob=0.15, gamma=(0.8, 1.25), retain_stats=True),
+            ]
+        )
+
+    def batch(self, step: int) -> Batch:
+        """The batch of optimiser step `step`."""
+        first = step * self.config.batch_size
+        patches = [self.patch(first + n) for n in range(self.config.batch_size)]
+        images, labels, known, ids = zip(*patches, strict=True)
+        return Batch(torch.stack(images), torch.stack(labels), torch.stack(known), tuple(ids))
+
+    def patch(self, number: int) -> tuple[Tensor, Tensor, Tensor, str]:
+        """Patch `number` of the run: image [1, ...], labels [...], known [classes], case id."""
+        rng = np.random.default_rng([self.config.seed, number])
+        if rng.random() < self.config.augment.artificial_body:
+            hu, labels, known, name = self._artificial(rng)
+        else:
+            hu, labels, known, name = self._real(rng)
+        if rng.random() < self.config.augment.couch:
+            hu = add_couch(hu, rng)
+        self.intensity.set_random_state(int(rng.integers(2**31)))
+        out = self.intensity({"image": torch.from_numpy(hu)[None]})
+        image = normalise(torch.as_tensor(out["image"]).float(), self.config.window_hu)
+        return image, torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(known), name
+
+    def _artificial(self, rng: np.random.Generator) -> tuple[Array, Array, Array, str]:
+        known = np.ones(self.num_classes, dtype=bool)
+        known[self.spine] = False
+        shape = self.config.patch_size
+        return artificial_body(shape, rng), np.zeros(shape, np.uint8), known, "artificial"
+
+    def _real(self, rng: np.random.Generator) -> tuple[Array, Array, Array, str]:
+        case, centre = self._place(rng)
+        block = [int(np.ceil(size * 1.5)) for size in self.config.patch_size]
+        hu = crop(case.hu, centre, block, -1024).astype(np.float32)
+        labels = crop(case.labels, centre, block, 0)
+        known = case.known
+        if rng.random() < self.config.augment.mirror_left_right:
+            hu, labels, known = hu[::-1].copy(), self.swap[labels[::-1]], known[self.swap]
+        self.spatial.set_random_state(int(rng.integers(2**31)))
+        out = self.spatial({"image": torch.from_numpy(hu)[None], "labels": torch.from_numpy(labels)[None].float()})
+        return out["image"][0].numpy(), out["labels"][0].numpy(), known.copy(), case.id
+
+    def _place(self, rng: np.random.Generator) -> tuple[TrainingCase, Array]:
+        """A case and a patch centre: near an organ drawn evenly, or anywhere in a body."""
+        wanted = int(rng.integers(1, self.num_classes)) if rng.random() < self.config.foreground_share else 0
+        cases = self.by_class[wanted] or self.cases
+        case = cases[rng.integers(len(cases))]
+        where = case.places.get(wanted, case.places[0])
+        jitter = (rng.random(3) - 0.5) * 0.6 * np.array(self.config.patch_size)
+        return case, np.round(where[rng.integers(len(where))] + jitter).astype(int)
+
+
+def crop(array: Array, centre: Array, size: Sequence[int], fill: float) -> Array:
+    """A block of `size` around `centre`, filled up where it leaves the array."""
+    out = np.full(size, fill, dtype=array.dtype)
+    low = np.asarray(centre) - np.array(size) // 2
+    source = [slice(max(0, a), max(0, min(n, a + s))) for a, s, n in zip(low, size, array.shape, strict=True)]
+    target = [slice(max(0, -a), max(0, -a) + s.stop - s.start) for a, s in zip(low, source, strict=True)]
+    if all(s.stop > s.start for s in source):
+        out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def batches(sampler: PatchSampler, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
+    """(step, batch) for the steps start ... stop - 1."""
+    for step in range(start, stop):
+        yield step, sampler.batch(step)
