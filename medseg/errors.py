@@ -26,6 +26,7 @@ The tree is part of the API; catch the branch that you can handle::
     ├── DataError                   training or evaluation data that do not fit together
     ├── OutputError                 a result that could not be written and verified
     ├── ResourceError               more memory or disk wanted than there is
+    ├── WorkerError                 the computing process ended by itself
     └── Cancelled                   the user asked to stop
 """
 
@@ -168,6 +169,11 @@ class OutputError(MedsegError):
 
 class ResourceError(MedsegError):
     exit_code = 71
+
+
+class WorkerError(MedsegError):
+    exit_code = 70
+    default_advice = "This is a fault of the program or its libraries: please report it."
 
 
 class Cancelled(MedsegError):  # noqa: N818 - the field's word for it is the user's word

@@ -1,0 +1,99 @@
+"""Result folders that appear only when they are complete, and replace nothing that is not theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from medseg.errors import OutputError
+
+PART = ".medseg-part-"
+
+
+def new_part(out: Path) -> Path:
+    """An empty hidden folder beside `out`, in which the result of `out` is to be written.
+
+    Raises:
+        OutputError: it could not be made.
+    """
+    with _guarded(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=PART, dir=out.parent))
+        part.chmod(0o777 & ~_umask())
+        return part
+
+
+def publish(part: Path, out: Path, replaceable: Collection[str] = ()) -> None:
+    """Rename the finished `part` to `out`.
+
+    An `out` that exists is removed when it holds nothing but `replaceable` names, and otherwise
+    kept beside the new one as `NAME.previous-1`, `-2` ...
+
+    Raises:
+        OutputError: no right or room to do so; `out` is as it was.
+    """
+    with _guarded(out):
+        _replace(part, out, replaceable)
+
+
+def set_aside(out: Path) -> Path | None:
+    """Rename a result folder that no longer holds true to `NAME.previous-N`; None if there was none.
+
+    Raises:
+        OutputError: it could not be renamed.
+    """
+    with _guarded(out):
+        return _set_aside(out) if os.path.lexists(out) else None
+
+
+def discard(part: Path) -> None:
+    """Remove a part that is not wanted any more; what cannot be removed stays hidden."""
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left in `folder`. Only for the holder of its lock."""
+    for part in folder.glob(f"{PART}*"):
+        discard(part)
+
+
+def _replace(part: Path, out: Path, replaceable: Collection[str]) -> None:
+    trash = None
+    if os.path.lexists(out):
+        known = out.is_dir() and not out.is_symlink() and set(os.listdir(out)) <= set(replaceable)
+        trash = _move(out, new_part(out) / "old") if known else None
+        if not known:
+            _set_aside(out)
+    os.rename(part, out)
+    if trash is not None:
+        discard(trash.parent)
+
+
+def _set_aside(out: Path) -> Path:
+    number = 1
+    while os.path.lexists(out.with_name(f"{out.name}.previous-{number}")):
+        number += 1
+    return _move(out, out.with_name(f"{out.name}.previous-{number}"))
+
+
+def _move(old: Path, new: Path) -> Path:
+    os.rename(old, new)
+    return new
+
+
+@contextlib.contextmanager
+def _guarded(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{out} could not be written: {error.strerror or error}.") from error
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
