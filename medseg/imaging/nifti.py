@@ -1,16 +1,228 @@
-"""NIfTI: the reading door for .nii and .nii.gz."""
+"""NIfTI: the door for .nii and .nii.gz, in and out.
+
+nibabel interprets the header; the bytes are counted and their checksum verified here, and
+SimpleITK has to understand the header in the same way.
+"""
+
 from __future__ import annotations
+
+import gzip
+import math
+from dataclasses import dataclass
 from pathlib import Path
+
 import nibabel as nib
 import numpy as np
-from medseg.imaging.volume import Array, Geometry, Volume
+
+from medseg.errors import CorruptFileError, DataError, GeometryError, NotVolumeError, OutputError
+from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
+from medseg.imaging.emit import emit
+from medseg.imaging.grid import check_affine, check_shape, coarse_findings, grids_differ
+from medseg.imaging.naming import scan_name
+from medseg.imaging.stream import ByteSource, open_source
+from medseg.imaging.values import rescale, trailing_finding
+from medseg.imaging.volume import Array, Finding, Geometry, Volume
+
+HEADER_BYTES = {1: 348, 2: 540}
+FIRST_VOXEL = {1: 352, 2: 544}
+Q_S_TOLERANCE_MM = 0.1
+SECOND_READER_TOLERANCE_MM = 0.01
+_UNITS = {1: "metres", 3: "micrometres"}
+
+
+@dataclass(frozen=True)
+class _Header:
+    """A header that has been understood and checked."""
+
+    shape: tuple[int, int, int]
+    affine: Array
+    dtype: np.dtype
+    first_voxel: int
+    slope: float
+    inter: float
 
 
 def read_nifti(path: Path) -> Volume:
-    image = nib.load(path)
-    return Volume(np.asarray(image.dataobj, dtype=np.float32), Geometry(image.shape, image.affine), name=path.name)
+    """Read a CT from a NIfTI-1 or NIfTI-2 file, gzip or not.
+
+    Returns:
+        Volume whose `hu` is float32, indexed as the file.
+
+    Raises:
+        InputError: one of its branches, naming what is wrong.
+    """
+    path = Path(path)
+    voxels, header, sha256, findings = _read(path)
+    check_finite(path, voxels)
+    hu = rescale(voxels, header.slope, header.inter)
+    settle_padding(hu)
+    findings += check_hounsfield(path, hu) + coarse_findings(header.affine)
+    geometry = Geometry(header.shape, header.affine)
+    return Volume(hu, geometry, scan_name(path), findings, sha256, "nifti")
 
 
 def read_label_map(path: Path) -> tuple[Array, Geometry]:
-    image = nib.load(path)
-    return np.asarray(image.dataobj).astype(np.uint8), Geometry(image.shape, image.affine)
+    """Read whole-number labels: uint8 (i, j, k) where they fit, else int32, and their grid.
+
+    Raises:
+        InputError: the file is damaged or no volume.
+        DataError: values that are no labels.
+    """
+    path = Path(path)
+    voxels, header, _, _ = _read(path)
+    check_finite(path, voxels)
+    values = rescale(voxels, header.slope, header.inter)
+    labels = values.astype(np.int32)
+    if not np.array_equal(labels, values) or labels.min() < 0:
+        raise DataError(f"{path.name} holds values that are no labels (0, 1, 2 ...).")
+    return labels.astype(np.uint8 if labels.max() < 256 else np.int32), Geometry(header.shape, header.affine)
+
+
+def _read(path: Path) -> tuple[Array, _Header, str, tuple[Finding, ...]]:
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    with open_source(path, compressed=compressed) as source:
+        header = _read_header(path, source)
+        buffer = source.fill(math.prod(header.shape) * header.dtype.itemsize)
+        findings = trailing_finding(source.finish())
+    voxels = np.frombuffer(buffer, header.dtype).reshape(header.shape, order="F")
+    return voxels, header, source.sha256, findings
+
+
+def _read_header(path: Path, source: ByteSource) -> _Header:
+    block = source.read(HEADER_BYTES[1])
+    version = nifti_version(block)
+    if not version:
+        raise CorruptFileError(path, "is not a single-file NIfTI (pairs of .hdr and .img are not read).")
+    block += source.read(HEADER_BYTES[version] - len(block))
+    if len(block) < HEADER_BYTES[version]:
+        raise CorruptFileError(path, "ends within its header.")
+    raw = (nib.Nifti1Header if version == 1 else nib.Nifti2Header)(block, check=False)
+    header = _check_header(path, raw, version)
+    _ask_second_reader(path, raw, header)
+    source.read(header.first_voxel - len(block))
+    return header
+
+
+def nifti_version(block: bytes) -> int:
+    """1 or 2 for the first bytes of a single-file NIfTI, else 0."""
+    if len(block) >= HEADER_BYTES[1] and block[344:348] == b"n+1\0":
+        return 1
+    return 2 if block[4:12] == b"n+2\0\r\n\x1a\n" else 0
+
+
+def _check_header(path: Path, raw: nib.Nifti1Header, version: int) -> _Header:
+    dtype = _check_dtype(path, raw)
+    shape = _check_dimensions(path, raw)
+    first = float(raw["vox_offset"])
+    if not FIRST_VOXEL[version] <= first <= 1 << 24:
+        raise CorruptFileError(path, f"its header puts the first voxel at byte {first:g}, inside or far off the header.")
+    slope, inter = float(raw["scl_slope"]), float(raw["scl_inter"])
+    if not math.isfinite(slope) or slope == 0:
+        slope, inter = 1.0, 0.0
+    if not math.isfinite(inter):
+        raise CorruptFileError(path, f"its intercept is {inter}.")
+    return _Header(shape, _check_orientation(path, raw, shape), dtype, int(first), slope, inter)
+
+
+def _check_dtype(path: Path, raw: nib.Nifti1Header) -> np.dtype:
+    try:
+        dtype = raw.get_data_dtype()
+    except (KeyError, nib.spatialimages.HeaderDataError) as error:
+        raise CorruptFileError(path, f"its data type {int(raw['datatype'])} does not exist.") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        what = "colours" if dtype.kind == "V" else f"{dtype.name} numbers"
+        raise NotVolumeError(path, f"its voxels are {what}, not single values.")
+    if int(raw["bitpix"]) not in (0, 8 * dtype.itemsize):
+        raise CorruptFileError(path, f"its header says {int(raw['bitpix'])} bits for {dtype.name}.")
+    return dtype
+
+
+def _check_dimensions(path: Path, raw: nib.Nifti1Header) -> tuple[int, int, int]:
+    count = int(raw["dim"][0])
+    if not 1 <= count <= 7:
+        raise CorruptFileError(path, f"its header says {count} dimensions.")
+    lengths = tuple(int(n) for n in raw["dim"][1 : count + 1])
+    if min(lengths) < 1:
+        raise CorruptFileError(path, f"its header says a size of {' x '.join(map(str, lengths))}.")
+    return check_shape(path, lengths)
+
+
+def _check_orientation(path: Path, raw: nib.Nifti1Header, shape: tuple[int, int, int]) -> Array:
+    unit = int(raw["xyzt_units"]) % 8
+    if unit not in (0, 2):
+        raise GeometryError(path, f"its lengths are in {_UNITS.get(unit, 'an unknown unit')}, not in millimetres.")
+    spacing = np.array(raw["pixdim"][1:4], dtype=float)
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise GeometryError(path, f"its voxel spacing is {' x '.join(f'{mm:g}' for mm in spacing)} mm.")
+    sform, qform = _sform(raw), _qform(path, raw)
+    if sform is None and qform is None:
+        raise GeometryError(path, "it does not say how the scan lies (qform and sform are both unset).")
+    affine = sform if sform is not None else qform
+    assert affine is not None
+    check_affine(path, affine)
+    if sform is not None and qform is not None and (why := grids_differ(sform, qform, shape, Q_S_TOLERANCE_MM)):
+        raise GeometryError(path, f"its two orientations, sform and qform, contradict each other: {why}.")
+    return affine
+
+
+def _sform(raw: nib.Nifti1Header) -> Array | None:
+    return np.asarray(raw.get_sform(), dtype=np.float64) if int(raw["sform_code"]) > 0 else None
+
+
+def _qform(path: Path, raw: nib.Nifti1Header) -> Array | None:
+    if int(raw["qform_code"]) <= 0:
+        return None
+    try:
+        affine = np.asarray(raw.get_qform(), dtype=np.float64)
+    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+        raise GeometryError(path, "its qform holds no rotation.") from error
+    check_affine(path, affine)
+    return affine
+
+
+def _ask_second_reader(path: Path, raw: nib.Nifti1Header, header: _Header) -> None:
+    from medseg.imaging.itk import header_affine
+
+    theirs = header_affine(path, raw.binaryblock + b"\0\0\0\0", ".nii")
+    if why := grids_differ(header.affine, theirs, header.shape, SECOND_READER_TOLERANCE_MM):
+        raise GeometryError(path, f"two readers (nibabel, SimpleITK) understand its header differently: {why}.")
+
+
+def write_label_map(path: Path, labels: Array, geometry: Geometry) -> Path:
+    """Write labels as uint8 .nii.gz on a grid: the same bytes for the same input, no text fields.
+
+    Args:
+        path: where it is to appear; complete and verified by SimpleITK, or not at all.
+        labels: whole numbers 0..255 of `geometry.shape`.
+        geometry: the grid of the scan.
+
+    Raises:
+        OutputError: it could not be written, or reads back differently.
+    """
+    path, labels = Path(path), np.asarray(labels)
+    if labels.shape != geometry.shape or labels.min() < 0 or labels.max() > 255:
+        raise OutputError(f"{path}: labels of shape {labels.shape} do not fit a grid of {geometry.shape} or 0..255.")
+    small = labels.astype(np.uint8)
+    content = _encode(small, geometry)
+
+    def check(temporary: Path) -> None:
+        from medseg.imaging.itk import read_back
+
+        voxels, affine = read_back(temporary)
+        if not np.array_equal(voxels, small) or grids_differ(
+            geometry.affine, affine, geometry.shape, SECOND_READER_TOLERANCE_MM
+        ):
+            raise OutputError(f"{path} read back differently from what was written.")
+
+    return emit(path, lambda temporary: temporary.write_bytes(content), check)
+
+
+def _encode(labels: Array, geometry: Geometry) -> bytes:
+    image = nib.Nifti1Image(labels, geometry.affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(geometry.affine, code=1)
+    image.set_sform(geometry.affine, code=1)
+    image.header.set_slope_inter(1.0, 0.0)
+    # Level 1: label maps are nearly constant, and more effort saves nothing that is worth the wait.
+    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)

@@ -1,0 +1,18 @@
+"""The name of a scan: that of its file or folder, never anything from its header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".zip", ".gz")
+
+
+def scan_name(path: Path) -> str:
+    """`path`'s last part without the extension of a scan; a folder keeps its dots."""
+    name = path.name or path.resolve().name or "scan"
+    if path.is_dir():
+        return name
+    for extension in EXTENSIONS:
+        if name.lower().endswith(extension) and len(name) > len(extension):
+            return name[: -len(extension)]
+    return name
