@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from medseg.evaluation.policy import Outcome
@@ -23,10 +24,11 @@ FOUND, MISSED, INVENTED, WHOLE = "#1f6f8b", "#c0392b", "#e08e0b", "#555555"
 
 def summary_table(card: Scorecard) -> Table:
     """A row per organ, the mean of organs last; everything that is not a plain score goes into the caption."""
-    table = Table(title=f"{len(card.cases)} cases", caption=_caption(card), caption_justify="left")
-    table.add_column("organ")
-    for name in ("n", "Dice", "95 % CI", "plain", "surface", "HD95 mm", "missed", "false +"):
-        table.add_column(name, justify="right")
+    table = Table(title=f"{len(card.cases)} cases", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.caption, table.caption_justify = _caption(card), "left"
+    table.add_column("organ", min_width=13)
+    for name in ("n", "Dice", "95 % CI", "plain\nDice", "surface\nDice", "HD95\nmm", "missed", "false\npos."):
+        table.add_column(name, justify="right", no_wrap=True)  # numbers stay whole in 80 columns; names may wrap
     for organ, figures in card.summary["organs"].items():
         table.add_row(*_cells(organ, figures))
     table.add_section()
@@ -38,7 +40,7 @@ def _cells(name: str, figures: dict[str, Any]) -> list[str]:
     dice = figures["dice"]
     interval = "–".join(f"{bound:.3f}" for bound in dice["ci95"]) if dice["ci95"] else ""
     return [
-        name,
+        name.replace("_", " "),
         str(figures["n"]),
         _number(dice["mean"]),
         interval,

@@ -22,7 +22,7 @@ Save = Callable[..., Path]
 
 
 def printed(card: Scorecard) -> str:
-    console = Console(width=100, file=io.StringIO())
+    console = Console(width=80, file=io.StringIO())
     console.print(card.table())
     return console.file.getvalue()
 
@@ -106,6 +106,9 @@ def test_plot_and_table(study: Path) -> None:
     assert "p10" in text
     assert "Left-right swaps: 0" in text
     assert "contoured slices ± 1: brainstem" in text
+    assert max(map(len, text.splitlines())) <= 80
+    for heading in ("95 % CI", "plain", "surface", "HD95", "missed", "false", "pos."):
+        assert heading in text
 
 
 def test_window_stands_beside_the_plain_figure(study: Path, head: Any, save_result: Save, table: Any) -> None:
