@@ -16,3 +16,9 @@ def scan_name(path: Path) -> str:
         if name.lower().endswith(extension) and len(name) > len(extension):
             return name[: -len(extension)]
     return name
+
+
+def printable(name: str, longest: int = 80) -> str:
+    """A name from outside, fit to be shown: no control or direction marks, and not endless."""
+    shown = "".join(c if c.isprintable() else "?" for c in name)
+    return shown if len(shown) <= longest else f"...{shown[-longest:]}"

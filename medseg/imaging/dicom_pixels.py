@@ -1,0 +1,186 @@
+"""The pixels of one DICOM slice in Hounsfield units."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
+
+from medseg.errors import CorruptFileError, NotHUError, NotVolumeError, TruncatedFileError, UnknownFormatError
+from medseg.imaging.checks import AIR_HU
+from medseg.imaging.dicom_headers import DicomFile, numbers
+from medseg.imaging.volume import Array
+
+_NATIVE = {
+    "1.2.840.10008.1.2": "implicit little endian",
+    "1.2.840.10008.1.2.1": "explicit little endian",
+    "1.2.840.10008.1.2.1.99": "deflated",
+    "1.2.840.10008.1.2.2": "big endian",
+}
+_LOSSLESS = {
+    "1.2.840.10008.1.2.4.57": "JPEG lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG lossless SV1",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
+    "1.2.840.10008.1.2.5": "RLE",
+}
+_LOSSY = {
+    "1.2.840.10008.1.2.4.50": "JPEG baseline",
+    "1.2.840.10008.1.2.4.51": "JPEG extended",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+}
+_RLE = "1.2.840.10008.1.2.5"
+_NOT_HU = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+"""Rescale types of the standard that are certainly something else (density, effective number ...)."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One decoded slice.
+
+    Attributes:
+        hu: float32 (columns, rows): the first axis runs along a row of the picture.
+        sha256: digest of the file.
+        lossy: how it was compressed with loss; empty when it was not.
+        extra: bytes behind the pixels beyond the even length.
+    """
+
+    hu: Array
+    sha256: str
+    lossy: str
+    extra: int
+
+
+def read_slice(source: Path, file: DicomFile) -> Slice:
+    """Read and decode one file.
+
+    Raises:
+        InputError: truncated, damaged, an unknown compression, or values that are no HU.
+    """
+    data = file.path.read_bytes()
+    dataset = _parse(source, file, data)
+    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "")) or "1.2.840.10008.1.2"
+    _check_layout(source, file, dataset)
+    extra = _check_length(source, file, dataset, syntax)
+    stored = _decode(source, file, dataset, syntax)
+    hu = _to_hu(source, file, dataset, stored)
+    return Slice(hu.T, hashlib.sha256(data).hexdigest(), _loss(dataset, syntax), extra)
+
+
+def _parse(source: Path, file: DicomFile, data: bytes) -> Dataset:
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
+        present = "PixelData" in dataset
+    except EOFError as error:
+        raise TruncatedFileError(source, f"{file.label} ends too early.") from error
+    except Exception as error:  # pydicom passes on whatever its parsing stumbles over
+        raise CorruptFileError(source, f"{file.label} cannot be parsed as DICOM.") from error
+    if present and dataset.PixelData:
+        return dataset
+    if b"\xe0\x7f\x10\x00" in data:
+        raise TruncatedFileError(source, f"{file.label} ends within its pixels.")
+    raise CorruptFileError(source, f"{file.label} has no pixels (PixelData).")
+
+
+def _check_layout(source: Path, file: DicomFile, dataset: Dataset) -> None:
+    def number(keyword: str) -> int:
+        return int((numbers(dataset, keyword, 1) or (-1,))[0])
+
+    if number("SamplesPerPixel") not in (1, -1) or str(dataset.get("PhotometricInterpretation")).startswith(
+        ("RGB", "YBR", "PALETTE")
+    ):
+        raise NotVolumeError(source, f"{file.label} is a colour picture.")
+    if str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1":
+        raise NotHUError(source, f"{file.label} is stored inverted (MONOCHROME1).")
+    allocated, stored = number("BitsAllocated"), number("BitsStored")
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or number("HighBit") not in (-1, stored - 1):
+        raise CorruptFileError(source, f"{file.label} has {stored} of {allocated} bits, in a layout that CT does not use.")
+    if number("PixelRepresentation") not in (0, 1):
+        raise CorruptFileError(source, f"{file.label} does not say whether its pixels are signed.")
+
+
+def _check_length(source: Path, file: DicomFile, dataset: Dataset, syntax: str) -> int:
+    """Compare the length of the pixels with the size of the picture; the surplus in bytes."""
+    if syntax not in _NATIVE:
+        _check_frames(source, file, dataset, syntax)
+        return 0
+    wanted = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
+    found = len(dataset.PixelData)
+    if found < wanted:
+        raise TruncatedFileError(source, f"{file.label} holds {found:,} of {wanted:,} bytes of pixels.")
+    return max(0, found - wanted - wanted % 2)
+
+
+def _check_frames(source: Path, file: DicomFile, dataset: Dataset, syntax: str) -> None:
+    if syntax not in _LOSSLESS and syntax not in _LOSSY:
+        name = pydicom.uid.UID(syntax).name
+        raise UnknownFormatError(source, f"{file.label} is compressed in a way that is not supported ({name}).")
+    try:
+        frames = list(generate_frames(dataset.PixelData, number_of_frames=1))
+    except Exception as error:  # pydicom passes on whatever its parsing stumbles over
+        raise CorruptFileError(source, f"{file.label}: its compressed pixels are damaged.") from error
+    # A JPEG decoder may fill up a stream that was cut off; its end marker shows that it is whole.
+    if syntax != _RLE and not (frames and frames[0].rstrip(b"\0").endswith(b"\xff\xd9")):
+        raise TruncatedFileError(source, f"{file.label}: its compressed pixels end too early.")
+
+
+def _decode(source: Path, file: DicomFile, dataset: Dataset, syntax: str) -> Array:
+    if syntax not in _NATIVE and not get_decoder(pydicom.uid.UID(syntax)).is_available:
+        name = (_LOSSLESS | _LOSSY)[syntax]
+        advice = "Install medseg with its decoders (pylibjpeg-openjpeg, pyjpegls, python-gdcm)."
+        raise UnknownFormatError(source, f"{file.label} is compressed as {name}, and no decoder is here.", advice=advice)
+    try:
+        stored = dataset.pixel_array
+    except Exception as error:  # decoders raise what they like
+        raise CorruptFileError(source, f"{file.label}: its pixels cannot be decoded.") from error
+    if stored.shape != (dataset.Rows, dataset.Columns):
+        raise CorruptFileError(source, f"{file.label}: its pixels have another size than its header.")
+    return np.asarray(stored)
+
+
+def _to_hu(source: Path, file: DicomFile, dataset: Dataset, stored: Array) -> Array:
+    slope, inter = numbers(dataset, "RescaleSlope", 1), numbers(dataset, "RescaleIntercept", 1)
+    if slope is None or inter is None or slope[0] == 0:
+        raise NotHUError(source, f"{file.label} has no rescale to Hounsfield units (RescaleSlope, RescaleIntercept).")
+    kind = str(dataset.get("RescaleType", "")).strip().upper()
+    if kind in _NOT_HU:
+        raise NotHUError(source, f"{file.label} holds {kind} values (RescaleType).")
+    hu = (stored * slope[0] + inter[0]).astype(np.float32)
+    padding = _padding(dataset, stored)
+    if padding is not None:
+        hu[padding] = AIR_HU
+    return hu
+
+
+def _padding(dataset: Dataset, stored: Array) -> Array | None:
+    """Mask of padding, where the header's value really frames the picture: wrong values are common."""
+    value = numbers(dataset, "PixelPaddingValue", 1)
+    if value is None:
+        return None
+    limit = numbers(dataset, "PixelPaddingRangeLimit", 1) or value
+    low, high = sorted((_as_stored(dataset, value[0]), _as_stored(dataset, limit[0])))
+    mask = (stored >= low) & (stored <= high)
+    corners = mask[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return mask if int(corners.sum()) >= 2 else None
+
+
+def _as_stored(dataset: Dataset, value: float) -> float:
+    """Padding is often written with the other sign representation (63536 for -2000)."""
+    whole = 1 << int(dataset.BitsAllocated)
+    if dataset.PixelRepresentation == 1:
+        return value - whole if value >= whole / 2 else value
+    return value + whole if value < 0 else value
+
+
+def _loss(dataset: Dataset, syntax: str) -> str:
+    if syntax in _LOSSY:
+        return _LOSSY[syntax]
+    return "an earlier lossy compression" if str(dataset.get("LossyImageCompression", "")) == "01" else ""

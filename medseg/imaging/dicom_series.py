@@ -1,0 +1,236 @@
+"""Which of the files in a folder are one CT volume? Grouping, setting aside, choosing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medseg.errors import CorruptFileError, GeometryError, NotCTError, NotVolumeError, SeriesChoiceError
+from medseg.imaging.dicom_headers import SliceHeader
+from medseg.imaging.volume import Finding
+
+MIN_PART_SLICES = 4
+"""Fewer slices of another shape or direction within a series are a fault, more are a volume of their own."""
+UID_TAIL = 10
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The slices of one possible volume."""
+
+    slices: tuple[SliceHeader, ...]
+    set_aside: tuple[SliceHeader, ...] = ()
+
+    @property
+    def uid(self) -> str:
+        return self.slices[0].series
+
+    @property
+    def is_volume(self) -> bool:
+        if any(s.is_multiframe or s.position is None for s in self.slices):
+            return True
+        return len({s.position for s in self.slices}) > 1
+
+    def describe(self) -> str:
+        """Facts by which to choose; no description text, which may hold names."""
+        first = self.slices[0]
+        if first.is_multiframe:
+            return f"multi-frame object of {first.frames} frames, UID ...{self.uid[-UID_TAIL:]}"
+        spacing = " x ".join(f"{mm:.2f}" for mm in first.spacing or ()) or "unknown"
+        return (
+            f"{len(self.slices)} slices of {first.columns} x {first.rows}, pixels {spacing} mm, "
+            f"every {_step(self.slices)} mm, UID ...{self.uid[-UID_TAIL:]}"
+        )
+
+
+def choose(source: Path, headers: Sequence[SliceHeader], series: str | None) -> Candidate:
+    """The one CT volume among `headers`.
+
+    Args:
+        source: what the user gave, for the text.
+        headers: of all DICOM files.
+        series: the user's choice: a number of the list, or the end of a UID.
+
+    Raises:
+        NotCTError: no CT image at all.
+        NotVolumeError: only localizers or single slices.
+        SeriesChoiceError: several volumes, or a choice that is not there.
+    """
+    images = [h for h in headers if h.is_ct]
+    if not images:
+        raise NotCTError(source, f"holds no CT images but {_what(headers)}.")
+    candidates = _candidates(images)
+    volumes = [c for c in candidates if c.is_volume]
+    if not volumes:
+        raise NotVolumeError(source, _no_volume(candidates), advice="Give the folder with the whole series.")
+    if series is not None:
+        volumes = _matching(source, volumes, series)
+    if len(volumes) > 1:
+        raise _ask(source, volumes)
+    return volumes[0]
+
+
+def _what(headers: Sequence[SliceHeader]) -> str:
+    counts = Counter(h.modality if h.modality not in ("CT", "") else "captures or other objects" for h in headers)
+    return ", ".join(f"{n} x {kind}" for kind, n in sorted(counts.items()))
+
+
+def _no_volume(candidates: Sequence[Candidate]) -> str:
+    if not candidates:
+        return "holds only localizers (scouts)."
+    return f"holds {sum(len(c.slices) for c in candidates)} CT image(s), but no two that make a volume: a single slice."
+
+
+def _candidates(images: Sequence[SliceHeader]) -> list[Candidate]:
+    found: list[Candidate] = []
+    for uid in sorted({h.series for h in images}, key=lambda u: (_number(images, u), u)):
+        own = [h for h in images if h.series == uid]
+        slices = [h for h in own if not h.is_localizer]
+        if slices:
+            aside = tuple(h for h in own if h.is_localizer)
+            found += [Candidate(tuple(part), aside) for part in _parts(slices)]
+    return found
+
+
+def _number(images: Sequence[SliceHeader], uid: str) -> int:
+    return min(h.series_number for h in images if h.series == uid)
+
+
+def _parts(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
+    """Volumes within one series: by shape and direction, then by phase where places repeat."""
+    clusters: list[list[SliceHeader]] = []
+    for header in slices:
+        home = next((c for c in clusters if not difference(c[0], header)), None)
+        if home is None:
+            clusters.append([header])
+        else:
+            home.append(header)
+    if min(map(len, clusters)) < MIN_PART_SLICES:
+        clusters = [slices]
+    return [part for cluster in clusters for part in _phases(cluster)]
+
+
+def _phases(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
+    if not _repeats(slices):
+        return [slices]
+    for tag in range(len(slices[0].splits)):
+        keys = sorted({h.splits[tag] for h in slices})
+        parts = [[h for h in slices if h.splits[tag] == key] for key in keys]
+        if len(parts) > 1 and not any(_repeats(part) or len(part) < 2 for part in parts):
+            return parts
+    return [slices]
+
+
+def _repeats(slices: Sequence[SliceHeader]) -> bool:
+    places = [tuple(round(mm, 2) for mm in h.position) for h in slices if h.position is not None]
+    return len(set(places)) < len(places)
+
+
+def difference(first: SliceHeader, other: SliceHeader) -> str:
+    """In what `other` does not fit `first` into one volume; empty when it fits."""
+    if (first.columns, first.rows) != (other.columns, other.rows):
+        return f"has {other.columns} x {other.rows} pixels, others {first.columns} x {first.rows}"
+    if _far(first.orientation, other.orientation, 1e-3):
+        return "lies in another direction than the others"
+    if _far(first.spacing, other.spacing, 1e-3):
+        return "has another pixel spacing than the others"
+    return ""
+
+
+def _far(a: tuple[float, ...] | None, b: tuple[float, ...] | None, tolerance: float) -> bool:
+    if a is None or b is None:
+        return a is not b
+    return bool(np.abs(np.subtract(a, b)).max() > tolerance)
+
+
+def _matching(source: Path, volumes: list[Candidate], series: str) -> list[Candidate]:
+    wanted = series.strip()
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(volumes):
+        return [volumes[int(wanted) - 1]]
+    found = [c for c in volumes if c.uid == wanted] or [c for c in volumes if wanted and c.uid.endswith(wanted)]
+    if not found:
+        reason = f"has no series {wanted[:70]!r}; there are: {'; '.join(_listed(volumes))}."
+        raise SeriesChoiceError(source, _listed(volumes), reason)
+    if len(found) > 1:
+        raise _ask(source, volumes)
+    return found
+
+
+def _ask(source: Path, volumes: Sequence[Candidate]) -> SeriesChoiceError:
+    lines = _listed(volumes)
+    patients = len({h.patient for c in volumes for h in c.slices if h.patient})
+    of = f" of {patients} different patients" if patients > 1 else ""
+    return SeriesChoiceError(source, lines, f"holds {len(lines)} CT series{of}: {'; '.join(lines)}.")
+
+
+def _listed(volumes: Sequence[Candidate]) -> list[str]:
+    return [f"{number}: {c.describe()}" for number, c in enumerate(volumes, 1)]
+
+
+def _step(slices: Sequence[SliceHeader]) -> str:
+    places = [h.position for h in slices if h.position is not None]
+    if len(places) < 2:
+        return "?"
+    spread = np.ptp(np.array(places), axis=0)
+    return f"{np.linalg.norm(spread) / (len(places) - 1):.2f}"
+
+
+def check_uniform(source: Path, candidate: Candidate) -> None:
+    """Refuse slices that cannot make one volume, naming the file that does not fit.
+
+    Raises:
+        NotVolumeError: multi-frame, which is not read yet.
+        CorruptFileError: slices of several patients or studies under one series UID.
+        GeometryError: place, direction or spacing missing, or not the same in all slices.
+    """
+    slices = candidate.slices
+    if any(s.is_multiframe for s in slices):
+        advice = "Export it as single-frame CT images."
+        raise NotVolumeError(source, "is an enhanced (multi-frame) CT, which is not supported yet.", advice=advice)
+    for what, values in (("patients", {s.patient for s in slices}), ("studies", {s.study for s in slices})):
+        if len(values - {""}) > 1:
+            raise CorruptFileError(source, f"slices of {len(values)} {what} are mixed under one series UID.")
+    for header in slices:
+        _check_geometry(source, header)
+    common = max(slices, key=lambda h: sum(not difference(h, other) for other in slices[:32]))
+    for header in slices:
+        if why := difference(common, header):
+            raise GeometryError(source, f"{header.file.label} {why}.")
+
+
+def _check_geometry(source: Path, header: SliceHeader) -> None:
+    label = header.file.label
+    if header.columns < 2 or header.rows < 2:
+        raise CorruptFileError(source, f"{label} has no image size (Rows, Columns).")
+    if header.position is None:
+        raise GeometryError(source, f"{label} has no place (ImagePositionPatient).")
+    if header.orientation is None:
+        raise GeometryError(source, f"{label} has no direction (ImageOrientationPatient).")
+    if header.spacing is None or min(header.spacing) <= 0:
+        raise GeometryError(source, f"{label} has no valid pixel spacing (PixelSpacing).")
+    axes = np.array(header.orientation).reshape(2, 3)
+    if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-3:
+        raise GeometryError(source, f"{label}: its direction (ImageOrientationPatient) is no pair of right-angled axes.")
+
+
+_PROJECTIONS = {"MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION IMAGE", "VOLUME RENDERING", "CURVED"}
+
+
+def series_findings(candidate: Candidate) -> tuple[Finding, ...]:
+    """What the headers of the chosen series say that a reader should know."""
+    found = []
+    if candidate.set_aside:
+        text = f"{len(candidate.set_aside)} localizer image(s) within the series were set aside."
+        found.append(Finding("localizer", text, "info"))
+    kinds = sorted({part for s in candidate.slices for part in s.image_type} & _PROJECTIONS)
+    if kinds:
+        text = f"The series is a projection or rendering ({', '.join(kinds)}): sizes and densities are not those of CT."
+        found.append(Finding("derived", text))
+    if any(s.burned_in for s in candidate.slices):
+        text = "The header says that text is burned into the pixels: pictures of this scan may show a name."
+        found.append(Finding("burned_in", text))
+    return tuple(found)
