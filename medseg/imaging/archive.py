@@ -73,9 +73,10 @@ def _read_slices(path: Path, slices: list[Member], series: str | None) -> Volume
 def _read_member(path: Path, member: Member) -> Volume:
     from medseg.imaging.metaimage import read_metaimage
     from medseg.imaging.nifti import read_nifti
+    from medseg.imaging.nrrd import read_nrrd
 
     try:
-        volume = read_nifti(member.path) if member.kind == "nifti" else read_metaimage(member.path)
+        volume = {"nifti": read_nifti, "nrrd": read_nrrd, "mha": read_metaimage}[member.kind](member.path)
     except InputError as error:
         raise type(error)(path, f"{member.label} {error.reason}", advice=error.advice) from error
     return replace(volume, name=scan_name(path))

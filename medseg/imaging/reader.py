@@ -51,7 +51,11 @@ def _read_file(path: Path, series: str | None) -> Volume:
     match sniff_bytes(head):
         case "nifti":
             return read_nifti(path)
-        case "nrrd" | "mha":
+        case "nrrd":
+            from medseg.imaging.nrrd import read_nrrd
+
+            return read_nrrd(path)
+        case "mha":
             from medseg.imaging.metaimage import read_metaimage
 
             return read_metaimage(path)
