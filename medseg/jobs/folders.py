@@ -12,6 +12,8 @@ from pathlib import Path
 from medseg.errors import OutputError
 
 PART = ".medseg-part-"
+# A folder with these two in it is a result, whatever a user has added to it.
+RESULT_MARKS = frozenset({"mask.nii.gz", "run.json"})
 
 
 def new_part(out: Path) -> Path:
@@ -30,14 +32,33 @@ def new_part(out: Path) -> Path:
 def publish(part: Path, out: Path, replaceable: Collection[str] = ()) -> None:
     """Rename the finished `part` to `out`.
 
-    An `out` that exists is removed when it holds nothing but `replaceable` names, and otherwise
+    An earlier result at `out` is removed when it holds nothing but `replaceable` names, and otherwise
     kept beside the new one as `NAME.previous-1`, `-2` ...
 
     Raises:
-        OutputError: no right or room to do so; `out` is as it was.
+        OutputError: no right to do so, or `out` is something else; it is as it was.
     """
+    check_place(out, replaceable)
     with _guarded(out):
         _replace(part, out, replaceable)
+
+
+def check_place(out: Path, replaceable: Collection[str] = ()) -> None:
+    """Refuse a place for a result that holds something else than an earlier result.
+
+    Raises:
+        OutputError: `out` is a file, a link, or a folder with other contents.
+    """
+    if os.path.lexists(out) and not is_result(out, replaceable):
+        raise OutputError(f"{out} exists and is no result of medseg.", advice="Choose another folder, or move it away.")
+
+
+def is_result(out: Path, replaceable: Collection[str] = ()) -> bool:
+    """Whether `out` is a folder that holds a result, or nothing but `replaceable` names."""
+    if out.is_symlink() or not out.is_dir():
+        return False
+    names = set(os.listdir(out))
+    return names >= RESULT_MARKS or names <= set(replaceable)
 
 
 def set_aside(out: Path) -> Path | None:
@@ -59,12 +80,14 @@ def sweep(folder: Path) -> None:
     """Remove what killed runs left in `folder`. Only for the holder of its lock."""
     for part in folder.glob(f"{PART}*"):
         discard(part)
+    for file in folder.glob(".part-*-manifest.*"):  # what `emit` was writing
+        file.unlink(missing_ok=True)
 
 
 def _replace(part: Path, out: Path, replaceable: Collection[str]) -> None:
     trash = None
     if os.path.lexists(out):
-        known = out.is_dir() and not out.is_symlink() and set(os.listdir(out)) <= set(replaceable)
+        known = set(os.listdir(out)) <= set(replaceable)
         trash = _move(out, new_part(out) / "old") if known else None
         if not known:
             _set_aside(out)

@@ -100,13 +100,25 @@ def test_a_job_whose_process_dies_fails_and_the_next_one_runs(queue: JobQueue, t
     assert alive.state == "done"
 
 
-def test_a_folder_that_holds_something_is_kept(queue: JobQueue, tmp_path: Path) -> None:
-    old = tmp_path / "results" / "case"
-    old.mkdir(parents=True)
-    (old / "corrected by hand.nii.gz").write_text("precious")
-    assert submit(queue, tmp_path, "write").wait(10)
-    assert (tmp_path / "results" / "case.previous-1" / "corrected by hand.nii.gz").read_text() == "precious"
-    assert (old / "mask.nii.gz").read_text() == "1"
+def test_an_earlier_result_with_additions_is_kept(queue: JobQueue, tmp_path: Path) -> None:
+    assert submit(queue, tmp_path, "write old").wait(10)
+    result = tmp_path / "results" / "case"
+    (result / "corrected by hand.nii.gz").write_text("precious")
+    assert submit(queue, tmp_path, "write new").wait(10)
+    previous = tmp_path / "results" / "case.previous-1"
+    assert (previous / "corrected by hand.nii.gz").read_text() == "precious"
+    assert (previous / "mask.nii.gz").read_text() == "old"
+    assert (result / "mask.nii.gz").read_text() == "new"
+
+
+def test_a_folder_that_is_no_result_is_not_touched(queue: JobQueue, tmp_path: Path) -> None:
+    (tmp_path / "results" / "case").mkdir(parents=True)
+    (tmp_path / "results" / "case" / "letters.txt").write_text("private")
+    job = submit(queue, tmp_path, "write")
+    assert job.wait(10)
+    assert job.error is not None
+    assert job.error.message == f"{tmp_path}/results/case exists and is no result of medseg."
+    assert [path.name for path in tmp_path.glob("results/*/*")] == ["letters.txt"]
 
 
 def test_a_result_folder_that_cannot_be_made_fails_the_job(queue: JobQueue, tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""Many studies into one folder: none wrong in silence, none computed twice, none half written.
+
+    report = run_batch(find_studies(inputs, exclude=[out]), out, model="head-neck-oar")
+    report.exit_code                     # 0 all fine, 3 some failed, 1 all failed, 130 interrupted
+
+OUT holds a folder for each study and `manifest.json` / `manifest.csv`, which are complete after every study.
+A second run computes what failed, what has changed (input, series, model, version of medseg) and what is damaged.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from medseg.errors import Cancelled, ConfigError, NoScanError
+from medseg.imaging.emit import sha256_file
+from medseg.jobs.folders import is_result, publish, set_aside, sweep
+from medseg.jobs.lock import folder_lock
+from medseg.jobs.manifest import MASK, Manifest, ManifestRow, fingerprint, inventory, shown_path
+from medseg.jobs.names import study_names
+from medseg.jobs.report import BatchCallback, BatchProgress, BatchReport
+from medseg.jobs.request import SEGMENT, Failure, JobRequest, Outcome, Work
+from medseg.jobs.runner import run_study
+from medseg.jobs.worker import Worker
+from medseg.runtime.progress import Progress
+
+
+def run_batch(
+    studies: Sequence[Path],
+    out: Path,
+    *,
+    model: str = "head-neck-oar",
+    series: str | None = None,
+    force: bool = False,
+    workers: int = 1,
+    progress: BatchCallback | None = None,
+    work: Work = SEGMENT,
+) -> BatchReport:
+    """Segment studies into `out`, one folder each; a bad one does not stop the others.
+
+    Ctrl-C ends it within some two seconds and returns a report that is `interrupted`. A `progress`
+    that raises `Cancelled` does the same.
+
+    Args:
+        studies: files, zips or DICOM folders; the same one twice counts once.
+        out: folder of the results and the manifest.
+        model: name of the model.
+        series: number or UID of the series, where studies hold several.
+        force: compute again what is finished and unchanged.
+        workers: number of processes; each wants the memory of a whole job.
+        progress: called at every step, one call at a time, from threads of the batch.
+        work: what the processes run.
+
+    Raises:
+        NoScanError: there are no studies.
+        ConfigError: `workers` is less than one, or `out` lies inside a study.
+        ModelError: the model cannot be used.
+        OutputError: `out` cannot be written, its manifest is damaged, or another batch is using it.
+    """
+    unique = _different(studies)
+    _check(unique, out, workers)
+    module, _, function = work.identify.partition(":")
+    digest: str = getattr(import_module(module), function)(model)
+    task = ManifestRow("", "", "done", series=series or "", model=model, model_sha256=digest)
+    with folder_lock(out):
+        manifest = _recovered(out)
+        batch = _Batch(manifest, _plan(unique, manifest, task), progress or _quiet, work, workers)
+        return batch.run(force)
+
+
+def _quiet(_: BatchProgress) -> None: ...
+
+
+def _different(studies: Sequence[Path]) -> list[Path]:
+    first: dict[Path, Path] = {}
+    for path in studies:
+        first.setdefault(path.resolve(), path)
+    return list(first.values())
+
+
+def _check(studies: Sequence[Path], out: Path, workers: int) -> None:
+    if not studies:
+        raise NoScanError(out, "there are no studies to segment.")
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}.", advice="At least one has to work.")
+    for study in studies:
+        if study.is_dir() and out.resolve().is_relative_to(study.resolve()):
+            raise ConfigError(f"{out} lies inside the study {study}.", advice="Choose another output folder.")
+
+
+def _recovered(out: Path) -> Manifest:
+    """The manifest, after finishing what a killed batch had computed but not yet renamed, and removing its rest."""
+    manifest = Manifest(out)
+    settled = []
+    for row in (row for row in manifest if row.part):
+        if (out / row.part).is_dir():
+            publish(out / row.part, out / row.study, row.files)
+        settled.append(replace(row, part=""))
+    sweep(out)
+    manifest.put(settled)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A study with the row that it gets when all goes well, and the row that it has."""
+
+    source: Path
+    row: ManifestRow
+    before: ManifestRow | None
+
+
+def _plan(studies: Sequence[Path], manifest: Manifest, task: ManifestRow) -> list[_Task]:
+    known = {row.path: row.study for row in manifest}
+    fixed = {path.resolve(): known[shown_path(path)] for path in studies if shown_path(path) in known}
+    names = study_names(studies, known=fixed, taken=known.values())
+    return [
+        _Task(path, replace(task, study=name, path=shown_path(path), fingerprint=fingerprint(path)), manifest.get(name))
+        for path, name in zip(studies, names, strict=True)
+    ]
+
+
+class _Batch:
+    """One run over planned tasks. `run` belongs to the calling thread, everything else to the lanes."""
+
+    def __init__(
+        self, manifest: Manifest, tasks: Sequence[_Task], progress: BatchCallback, work: Work, workers: int
+    ) -> None:
+        self.manifest, self.tasks, self.progress, self.work = manifest, tasks, progress, work
+        self.lanes = min(workers, len(tasks))
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: deque[_Task] = deque()
+        self._rows: list[ManifestRow] = []
+        self._running: dict[str, Progress] = {}
+        self._started_s = 0.0
+
+    def run(self, force: bool) -> BatchReport:
+        for task in self.tasks:
+            if task.before is not None and not force and self._is_unchanged(task, task.before):
+                self._rows.append(replace(task.before, status="skipped-unchanged"))
+            else:
+                self._waiting.append(task)
+        self.manifest.put(self._rows)
+        self._started_s = time.monotonic()
+        self._show()
+        interrupted = self._compute() if self._waiting else False
+        return BatchReport(self.manifest.out, tuple(self._rows), len(self.tasks), interrupted or self.stop.is_set())
+
+    def _is_unchanged(self, task: _Task, row: ManifestRow) -> bool:
+        return row.finished and row.same_task(task.row) and row.is_whole(self._place(task))
+
+    def _place(self, task: _Task) -> Path:
+        return self.manifest.out / task.row.study
+
+    def _compute(self) -> bool:
+        interrupted = False
+        with ThreadPoolExecutor(self.lanes, thread_name_prefix="medseg-batch") as pool:
+            lanes = [pool.submit(self._lane) for _ in range(self.lanes)]
+            try:
+                wait(lanes)
+            except KeyboardInterrupt:
+                interrupted = True
+                self.stop.set()
+        for lane in lanes:
+            lane.result()
+        return interrupted
+
+    def _lane(self) -> None:
+        try:
+            with Worker(self.work.run, threads=self._threads()) as worker:
+                while not self.stop.is_set() and (task := self._next()) is not None:
+                    self._study(worker, task)
+        except BaseException:
+            self.stop.set()  # the manifest cannot be written: no lane has a future
+            raise
+
+    def _threads(self) -> int | None:
+        return None if self.lanes == 1 else max(1, len(os.sched_getaffinity(0)) // self.lanes)
+
+    def _next(self) -> _Task | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def _study(self, worker: Worker, task: _Task) -> None:
+        request = JobRequest(task.source, self._place(task), task.row.model, task.row.series or None)
+        watch = partial(self._step, task.row.study)
+        announce = partial(self._announce, task)
+        replaceable = task.before.files if task.before else {}
+        outcome = run_study(worker, request, watch, self.stop, replaceable, announce)
+        if outcome.status == "cancelled":
+            return
+        if outcome.failure is not None:
+            row = self._failed(task, outcome.failure, outcome.seconds)
+        else:
+            row = replace(self.manifest[task.row.study], part="")
+        self.manifest.put([row])
+        self._end(row)
+
+    def _announce(self, task: _Task, part: Path, outcome: Outcome) -> None:
+        """Put the result on record before it appears, so that a kill between the two loses nothing."""
+        row = replace(task.row, seconds=outcome.seconds, findings=tuple(outcome.result.get("findings", ())))
+        files, mask = inventory(part), sha256_file(part / MASK)
+        self.manifest.put([replace(row, files=files, mask_sha256=mask, part=part.name)])
+
+    def _failed(self, task: _Task, why: Failure, seconds: float) -> ManifestRow:
+        before, place = task.before, self._place(task)
+        if before is not None and before.finished and is_result(place, before.files):
+            set_aside(place)  # the result of another input or model must not pass for this one's
+        row = replace(task.row, status="failed", seconds=seconds)
+        return replace(row, error=why.error, message=why.message, advice=why.advice)
+
+    def _step(self, study: str, progress: Progress) -> None:
+        with self._lock:
+            self._running[study] = progress
+        self._show()
+
+    def _end(self, row: ManifestRow) -> None:
+        with self._lock:
+            self._running.pop(row.study, None)
+            self._rows.append(row)
+        self._show()
+
+    def _show(self) -> None:
+        with self._lock:
+            try:
+                self.progress(
+                    BatchProgress(
+                        len(self.tasks), tuple(self._rows), tuple(self._running.items()), self._seconds_left()
+                    )
+                )
+            except Cancelled:
+                self.stop.set()
+
+    def _seconds_left(self) -> float | None:
+        computed = sum(row.status != "skipped-unchanged" for row in self._rows)
+        share = computed + sum(progress.fraction for progress in self._running.values())
+        remaining = len(self.tasks) - len(self._rows) + computed - share
+        return (time.monotonic() - self._started_s) / share * remaining if share else None

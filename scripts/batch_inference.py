@@ -1,0 +1,67 @@
+"""Segment every study under the given files and folders; a rerun goes on where it stopped.
+
+A study is a NIfTI, NRRD, MHA or zip file, or a folder with DICOM images. OUT gets a folder for each (mask, labels,
+measurements, preview, run report) and manifest.csv / manifest.json with what became of each. A bad study is named
+and does not stop the others. A rerun skips what is finished and unchanged, and computes what failed, changed or was
+damaged.
+
+Exit code: 0 all fine, 3 some studies failed, 1 all failed or nothing could be started, 130 interrupted.
+
+Example: python scripts/batch_inference.py tonight/ results/ --workers 2
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from medseg.errors import MedsegError
+from medseg.jobs.console import run_and_report
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line asks for."""
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
+    """Files and folders to look through."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """Folder of the results; is made."""
+    model: str = "head-neck-oar"
+    """Name of the model; `medseg models` lists them."""
+    series: str | None = None
+    """Number or UID of the series, where studies hold several."""
+    force: bool = False
+    """Compute again what is finished and unchanged."""
+    workers: int = 1
+    """Studies at the same time; each wants the memory of a whole job."""
+
+
+def main() -> int:
+    """Parse, call, exit code."""
+    try:
+        asked = tyro.cli(Settings, description=__doc__)
+    except SystemExit as end:  # tyro's 2 for a wrong command line is no code of this script
+        return 1 if end.code else 0
+    try:
+        return run_and_report(
+            asked.inputs,
+            asked.out,
+            model=asked.model,
+            series=asked.series,
+            force=asked.force,
+            workers=asked.workers,
+        )
+    except MedsegError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
