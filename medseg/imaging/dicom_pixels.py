@@ -102,7 +102,7 @@ def _check_layout(source: Path, file: DicomFile, dataset: Dataset) -> None:
         raise NotHUError(source, f"{file.label} is stored inverted (MONOCHROME1).")
     allocated, stored = number("BitsAllocated"), number("BitsStored")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or number("HighBit") not in (-1, stored - 1):
-        raise CorruptFileError(source, f"{file.label} has {stored} of {allocated} bits, in a layout that CT does not use.")
+        raise CorruptFileError(source, f"{file.label} has {stored} of {allocated} bits, a layout that CT does not use.")
     if number("PixelRepresentation") not in (0, 1):
         raise CorruptFileError(source, f"{file.label} does not say whether its pixels are signed.")
 
@@ -136,7 +136,7 @@ def _decode(source: Path, file: DicomFile, dataset: Dataset, syntax: str) -> Arr
     if syntax not in _NATIVE and not get_decoder(pydicom.uid.UID(syntax)).is_available:
         name = (_LOSSLESS | _LOSSY)[syntax]
         advice = "Install medseg with its decoders (pylibjpeg-openjpeg, pyjpegls, python-gdcm)."
-        raise UnknownFormatError(source, f"{file.label} is compressed as {name}, and no decoder is here.", advice=advice)
+        raise UnknownFormatError(source, f"{file.label} is compressed as {name}; no decoder is here.", advice=advice)
     try:
         stored = dataset.pixel_array
     except Exception as error:  # decoders raise what they like

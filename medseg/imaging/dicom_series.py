@@ -214,7 +214,7 @@ def _check_geometry(source: Path, header: SliceHeader) -> None:
         raise GeometryError(source, f"{label} has no valid pixel spacing (PixelSpacing).")
     axes = np.array(header.orientation).reshape(2, 3)
     if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-3:
-        raise GeometryError(source, f"{label}: its direction (ImageOrientationPatient) is no pair of right-angled axes.")
+        raise GeometryError(source, f"{label}: its ImageOrientationPatient is no pair of right-angled axes.")
 
 
 _PROJECTIONS = {"MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION IMAGE", "VOLUME RENDERING", "CURVED"}

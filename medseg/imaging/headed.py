@@ -74,7 +74,8 @@ def read_headed(path: Path, parse: Parser) -> Volume:
     findings = trailing_finding(extra) + check_hounsfield(path, hu) + coarse_findings(header.affine)
     digest = hashlib.sha256(content)
     digest.update(packed if header.data_file else b"")
-    return Volume(hu, Geometry(header.shape, header.affine), scan_name(path), findings, digest.hexdigest(), header.format)
+    geometry = Geometry(header.shape, header.affine)
+    return Volume(hu, geometry, scan_name(path), findings, digest.hexdigest(), header.format)
 
 
 def _header(path: Path, start: bytes, parse: Parser) -> TextHeader:

@@ -116,7 +116,7 @@ def _check_header(path: Path, raw: nib.Nifti1Header, version: int) -> _Header:
     shape = _check_dimensions(path, raw)
     first = float(raw["vox_offset"])
     if not FIRST_VOXEL[version] <= first <= 1 << 24:
-        raise CorruptFileError(path, f"its header puts the first voxel at byte {first:g}, inside or far off the header.")
+        raise CorruptFileError(path, f"its header puts the first voxel at byte {first:g}, in or far off the header.")
     slope, inter = float(raw["scl_slope"]), float(raw["scl_inter"])
     if not math.isfinite(slope) or slope == 0:
         slope, inter = 1.0, 0.0

@@ -75,7 +75,8 @@ def _fields(content: bytes) -> tuple[dict[str, str], list[str], int]:
 def _nrrd_shape(path: Path, fields: dict[str, str]) -> tuple[int, int, int]:
     sizes = integers(fields["sizes"], int(fields["dimension"]))
     if "none" in fields.get("space directions", "").split():
-        raise NotVolumeError(path, f"has an axis that is not space ({' x '.join(map(str, sizes))}): several values or times.")
+        listed = " x ".join(map(str, sizes))
+        raise NotVolumeError(path, f"has an axis that is not space ({listed}): several values or times.")
     return check_shape(path, sizes)
 
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from medseg.errors import CorruptFileError, TruncatedFileError
 
@@ -40,7 +40,7 @@ class ByteSource:
     def __init__(self, path: Path, file: IO[bytes], *, compressed: bool) -> None:
         self.path = path
         self._hashing = _Hashing(file)
-        self._file = gzip.GzipFile(fileobj=self._hashing) if compressed else self._hashing
+        self._file = gzip.GzipFile(fileobj=cast("IO[bytes]", self._hashing), mode="rb") if compressed else self._hashing
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes, fewer only at the end of the file."""
