@@ -15,7 +15,7 @@ OUT ?= out/demo
 WORKERS ?= auto
 PYTEST_ARGS ?=
 SLOW_MARKS ?= slow or browser or real
-# The torch that `make lock` pins; every other version is the newest that pyproject.toml allows.
+# The torch that `make lock` pins; the rest is the newest that pyproject.toml allows.
 TORCH ?= 2.13.0
 
 VENV := .venv
@@ -33,13 +33,13 @@ help: ## List the commands
 
 setup: $(READY) ## Make .venv with the locked versions (every other command does this itself)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'medseg needs Python 3.11 or newer: install one, or name it: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
 	  echo 'No .venv could be made. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Setting up $(VENV) with the locked versions (once, two to five minutes) ...'
-	@$(PY) $(PIP) install $(PIP_ARGS) -r requirements.lock || { \
+	@$(PY) $(PIP) install $(PIP_ARGS) -r requirements.lock -r requirements-dev.lock || { \
 	  echo 'The locked packages could not be installed. Behind a mirror: make $(MAKECMDGOALS) PIP_ARGS="--index-url ..."' >&2; exit 1; }
 	@$(PY) $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -50,7 +50,7 @@ run: $(READY) ## Start the page on this computer (PORT=8501)
 	  --server.maxUploadSize 2048 --browser.gatherUsageStats false
 
 demo: $(READY) ## Segment the example CT and print the organ table (OUT=out/demo)
-	@$(PY) -m medseg.cli segment $(EXAMPLE) -o "$(OUT)"
+	@$(VENV)/bin/medseg segment $(EXAMPLE) --out "$(OUT)" --force
 
 test: lint ## Checks and the fast tests, with the coverage floor (at most ten minutes)
 	$(PYTEST) -m 'not slow and not browser' --cov=medseg --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
@@ -77,15 +77,22 @@ browser:
 	    echo 'The browser tests need Chromium: apt-get install chromium (as root). Without it: make test-slow SLOW_MARKS="slow and not browser"' >&2; \
 	    exit 1; }; }
 
-lock: ## Write requirements.lock anew from a clean environment (minutes)
+lock: ## Write the two lock files anew from a clean environment (minutes)
 	@echo 'Resolving in a clean environment ...'
 	@folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
 	$(PYTHON) -m venv "$$folder/venv"; \
-	"$$folder/venv/bin/python" $(PIP) install $(PIP_ARGS) 'torch==$(TORCH)' 'setuptools>=77' --editable '.[app,dev]'; \
-	"$$folder/venv/bin/python" -m pip freeze --all --exclude-editable --exclude pip \
-	  | sed -E 's/\+[a-z0-9.]+$$//' | grep -viE '^(nvidia|cuda|triton)' | LC_ALL=C sort -f > "$$folder/lock"; \
-	cp "$$folder/lock" requirements.lock
-	@echo "requirements.lock: $$(wc -l < requirements.lock) packages"
+	python="$$folder/venv/bin/python"; \
+	versions() { "$$python" -m pip freeze --all --exclude-editable --exclude pip \
+	  | sed -E 's/\+[a-z0-9.]+$$//' | grep -viE '^(nvidia|cuda|triton)' | LC_ALL=C sort; }; \
+	"$$python" $(PIP) install $(PIP_ARGS) 'torch==$(TORCH)' 'setuptools>=77' --editable '.[app]'; \
+	versions > "$$folder/run"; \
+	"$$python" $(PIP) install $(PIP_ARGS) 'torch==$(TORCH)' --editable '.[app,dev]'; \
+	versions > "$$folder/all"; \
+	missing="$$(LC_ALL=C comm -23 "$$folder/run" "$$folder/all")"; \
+	[ -z "$$missing" ] || { echo "The tools for development change what runs: $$missing" >&2; exit 1; }; \
+	cp "$$folder/run" requirements.lock; \
+	LC_ALL=C comm -13 "$$folder/run" "$$folder/all" > requirements-dev.lock
+	@wc -l requirements.lock requirements-dev.lock
 
 clean: ## Remove caches and the demo's results
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* coverage.xml build dist out/demo
