@@ -119,8 +119,3 @@ def _places(hu: Array, labels: Array, known: Array) -> dict[int, Array]:
     places = {value: np.argwhere(labels == value).astype(np.int16) for value in np.flatnonzero(known)[1:]}
     places[0] = np.argwhere((hu > -200)[::2, ::2, ::2]).astype(np.int16) * 2
     return {int(value): where for value, where in places.items() if len(where)}
-
-
-def geometry_of(case: TrainingCase, spacing_mm: tuple[float, float, float]) -> Geometry:
-    """The training grid of a case with its own origin (only shape and spacing matter there)."""
-    return Geometry(case.hu.shape, np.diag([*spacing_mm, 1.0]))

@@ -39,12 +39,29 @@ class AugmentConfig(_Strict):
     artificial_body: float = Field(0.08, ge=0, le=1)
 
 
+class CardConfig(_Strict):
+    """The words of the model card, and where the data come from."""
+
+    title: str = ""
+    description: str = ""
+    field_of_view: str = ""
+    intended_use: str = "Research use only. Not a medical device."
+    licence: str = "Apache-2.0"
+    limits: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
 class TrainConfig(_Strict):
-    """Everything that decides a run. See `presets/head-neck-oar.yaml` for the shipped model."""
+    """Everything that decides a run. See `presets/head-neck-oar.yaml` for the shipped model.
+
+    `open_ended` names organs that go on beyond the model's field (cord, esophagus): they are
+    no landmarks, and stay unknown in artificial bodies.
+    """
 
     name: str
     version: str = "1.0.0"
     index: Path
+    open_ended: tuple[str, ...] = ()
     spacing_mm: Triple
     window_hu: tuple[float, float]
     patch_size: tuple[int, int, int] = (64, 64, 64)
@@ -62,7 +79,7 @@ class TrainConfig(_Strict):
     precision: Literal["fp32", "bf16"] = "bf16"
     seed: int = 0
     checkpoint_minutes: float = Field(5.0, gt=0)
-    card: dict[str, Any] = Field(default_factory=dict)
+    card: CardConfig = CardConfig()
 
 
 def load_config(source: str | Path, **overrides: Any) -> TrainConfig:

@@ -24,6 +24,7 @@ from monai.transforms import (  # type: ignore[attr-defined]
 from torch import Tensor
 
 from medseg.imaging.volume import Array
+from medseg.labels import LabelTable
 from medseg.preprocess.intensity import normalise
 from medseg.training.artificial import add_couch, artificial_body
 from medseg.training.cases import TrainingCase
@@ -46,24 +47,22 @@ class PatchSampler:
     Args:
         cases: all training cases.
         config: sizes, window and augmentation.
-        mirror_pairs: label values that trade places when left and right are mirrored.
-        spine: label values that stay unknown in artificial bodies (a trunk has a cord).
+        labels: the dataset's label table; sides trade places when a patch is mirrored.
     """
 
     def __init__(
         self,
         cases: Sequence[TrainingCase],
         config: TrainConfig,
-        mirror_pairs: Sequence[tuple[int, int]],
-        spine: Sequence[int] = (),
+        labels: LabelTable,
     ) -> None:
         self.cases = list(cases)
         self.config = config
         self.num_classes = len(cases[0].known)
         self.swap = np.arange(self.num_classes, dtype=np.uint8)
-        for a, b in mirror_pairs:
+        for a, b in labels.mirror_pairs():
             self.swap[[a, b]] = b, a
-        self.spine = list(spine)
+        self.open_ended = [labels[name].value for name in config.open_ended]
         self.by_class = {
             value: [case for case in self.cases if value in case.places] for value in range(self.num_classes)
         }
@@ -123,7 +122,7 @@ class PatchSampler:
 
     def _artificial(self, rng: np.random.Generator) -> tuple[Array, Array, Array, str]:
         known = np.ones(self.num_classes, dtype=bool)
-        known[self.spine] = False
+        known[self.open_ended] = False  # a trunk has a cord, too
         shape = self.config.patch_size
         return artificial_body(shape, rng), np.zeros(shape, np.uint8), known, "artificial"
 

@@ -1,0 +1,88 @@
+"""segment(): the main job, end to end, as one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from medseg.imaging import Finding, Volume, read_volume
+from medseg.inference.segmenter import Segmenter, warm_segmenter
+from medseg.labels import LabelTable
+from medseg.models.store import ModelPackage
+from medseg.preprocess.restore import LabelMap
+from medseg.results.measure import measure
+from medseg.results.segmentation import Segmentation
+from medseg.runtime.progress import Progress, ProgressCallback, ignore
+from medseg.runtime.provenance import StageClock, machine, now, peak_memory_mb, versions
+
+DEFAULT_MODEL = "head-neck-oar"
+
+
+def segment(
+    source: str | Path | Volume,
+    *,
+    model: str = DEFAULT_MODEL,
+    series: str | int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Segmentation:
+    """Segment one CT.
+
+    Args:
+        source: NIfTI, NRRD or MHA file, DICOM folder, zip of one, or a Volume.
+        model: name of an installed model, or the folder of a package.
+        series: number or UID of the series, where a folder holds several.
+        progress: called with every step forward; raising `Cancelled` in it stops the job.
+
+    Returns:
+        The mask on the scan's own grid, measured. Empty organs are rows with 0 ml and
+        findings that say why.
+
+    Raises:
+        InputError: the scan cannot be used; the text names the file and the way out.
+        ModelError: the model is unknown, damaged or altered.
+    """
+    report, clock = progress or ignore, StageClock()
+    with clock.stage("model"):
+        report(Progress("model", 0.0, "Loading the model"))
+        package, segmenter = warm_segmenter(model)
+    with clock.stage("read"):
+        report(Progress("read", 0.02, "Reading the scan"))
+        volume = source if isinstance(source, Volume) else read_volume(source, series=series)
+    raw = segmenter(volume, clock, report)
+    with clock.stage("measure"):
+        report(Progress("measure", 0.92, "Measuring"))
+        measurements = measure(raw.label_map, volume, segmenter.labels)
+    findings = (*volume.findings, *raw.findings, *_verdict(raw.label_map, segmenter.labels, raw.findings))
+    report(Progress("done", 1.0, "Done"))
+    run = _run_report(volume, package, segmenter, clock)
+    return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run)
+
+
+def _verdict(label_map: LabelMap, labels: LabelTable, said: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """An empty mask is a verdict of its own, never plain success."""
+    if label_map.labels.any() or any(finding.code in ("outside_field", "empty") for finding in said):
+        return ()
+    organs = ", ".join(label.title.lower() for label in labels)
+    return (Finding("empty", f"Nothing was found: no {organs} in this scan."),)
+
+
+def _run_report(volume: Volume, package: ModelPackage, segmenter: Segmenter, clock: StageClock) -> dict[str, Any]:
+    card, geometry = package.card, volume.geometry
+    return {
+        "study": volume.name,
+        "created": now(),
+        "model": {"name": card.name, "version": card.version, "sha256": package.sha256},
+        "precision": getattr(segmenter, "precision", "fp32"),
+        "input": {
+            "format": volume.format,
+            "sha256": volume.sha256,
+            "shape": list(geometry.shape),
+            "spacing_mm": [round(step, 6) for step in geometry.spacing_mm],
+            "orientation": geometry.orientation,
+        },
+        "seconds": dict(clock.seconds) | {"total": round(sum(clock.seconds.values()), 3)},
+        "peak_memory_mb": peak_memory_mb(),
+        "versions": versions(),
+        "machine": machine(),
+        "notice": "Research use only. Not a medical device.",
+    }

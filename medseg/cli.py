@@ -1,0 +1,146 @@
+"""The command line: `medseg segment | models | evaluate | train`. Thin: parse, call, exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from medseg.errors import MedsegError
+
+Out = Annotated[Path, arg(aliases=["-o"])]
+
+
+def segment(
+    paths: Positional[tuple[Path, ...]],
+    /,
+    out: Out,
+    model: str = "head-neck-oar",
+    series: str | None = None,
+    force: bool = False,
+    workers: int = 1,
+) -> int:
+    """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
+
+    Writes one folder per study under OUT with mask.nii.gz, labels.json, measurements.csv
+    and .json, preview.png and run.json, and a manifest of all studies beside them.
+    Finished and unchanged studies are not computed again.
+
+    Exit codes: 0 all fine, 3 some studies failed, 1 all failed or nothing to do.
+
+    Args:
+        paths: NIfTI, NRRD or MHA files, DICOM folders, zips of one, or folders of studies.
+        out: Folder for the results.
+        model: Name of an installed model (see `medseg models`) or folder of a package.
+        series: Number or UID of the CT series, where a folder holds several.
+        force: Compute again what is already finished.
+        workers: Studies at the same time; each takes memory of its own.
+    """
+    from medseg.jobs.console import run_and_report
+
+    return run_and_report(paths, out, model=model, series=series, force=force, workers=workers)
+
+
+def models(name: Positional[str | None] = None, /, json: bool = False) -> int:
+    """List the installed models, or show the card of one.
+
+    Args:
+        name: Show this model's card: organs, scores, intended use, limits.
+        json: Print the card or the list as JSON, for programs.
+    """
+    from medseg.models.console import print_card, print_models
+
+    return print_card(name, as_json=json) if name else print_models(as_json=json)
+
+
+def evaluate(
+    predictions: Positional[Path],
+    references: Positional[Path],
+    /,
+    out: Out,
+    index: Path | None = None,
+    organs: tuple[str, ...] = (),
+    within_contoured: tuple[str, ...] = ("spinal_cord", "esophagus"),
+    margin_slices: int = 1,
+    tolerance_mm: float = 5.0,
+) -> int:
+    """Score masks against references: Dice, surface Dice, HD95, misses counted apart.
+
+    Writes scores.csv (a row per case and organ), scores.json and plot.png into OUT.
+
+    Args:
+        predictions: Results of `medseg segment`, a folder of label maps, or one file.
+        references: Folder of reference label maps (ID_label.nii.gz or ID.nii.gz), or one file.
+        out: Folder for the scores.
+        index: JSON with the label table and, per case, which organs were contoured; found beside the references if not given.
+        organs: Score only these organs.
+        within_contoured: Judge these organs only between their first and last contoured slice; the plain figure stands beside.
+        margin_slices: Slices added to both ends of that range.
+        tolerance_mm: Distance that surface Dice forgives.
+    """
+    from medseg.evaluation import evaluate as score
+
+    card = score(
+        predictions,
+        references,
+        out,
+        index=index,
+        organs=organs or None,
+        within_contoured=within_contoured,
+        margin_slices=margin_slices,
+        tolerance_mm=tolerance_mm,
+    )
+    Console().print(card.table())
+    Console().print(f"Scores: {out}")
+    return 0
+
+
+def train(
+    config: Positional[str],
+    /,
+    out: Out,
+    max_steps: int | None = None,
+    seed: int | None = None,
+    index: Path | None = None,
+    resume: bool = False,
+) -> int:
+    """Train a model from one config and put the finished package into OUT/package.
+
+    `medseg train head-neck-oar -o RUN` reproduces the shipped model.
+
+    Args:
+        config: A YAML file or the name of a preset.
+        out: Run folder: checkpoint, log, package.
+        max_steps: Optimiser steps, in place of the config's.
+        seed: In place of the config's.
+        index: The dataset's index.json, in place of the config's.
+        resume: Go on from the run folder's checkpoint; start where there is none.
+    """
+    from medseg.training.run import train_model
+
+    package = train_model(
+        config, out, resume=resume, overrides={"max_steps": max_steps, "seed": seed, "index": index}
+    )
+    Console().print(f"Model package: {package}")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `medseg` command."""
+    try:
+        code = tyro.extras.subcommand_cli_from_dict(
+            {"segment": segment, "models": models, "evaluate": evaluate, "train": train},
+            prog="medseg",
+            description="CT in, named and measured organs out. Research use only; not a medical device.",
+            args=argv,
+        )
+    except MedsegError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, markup=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

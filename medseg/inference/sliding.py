@@ -1,0 +1,73 @@
+"""Sliding windows over a prepared scan: MONAI's, with progress, cancel and finite checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor, nn
+
+from medseg.errors import ModelError
+from medseg.imaging.volume import Array
+
+AIR = -1.0  # the normalised value of air; what lies beyond the scan is air
+
+
+def count_windows(shape: tuple[int, ...], window: tuple[int, ...], overlap: float) -> int:
+    """How many windows cover `shape`."""
+    counts = []
+    for size, side in zip(shape, window, strict=True):
+        step = max(1, int(side * (1 - overlap)))
+        counts.append(1 if size <= side else math.ceil((size - side) / step) + 1)
+    return math.prod(counts)
+
+
+def predict_logits(
+    network: nn.Module,
+    image: Array,
+    *,
+    window: tuple[int, int, int],
+    overlap: float,
+    precision: str = "bf16",
+    on_window: Callable[[float], None] = lambda _: None,
+) -> Array:
+    """Logits float32 [C, i, j, k] of a normalised scan [i, j, k].
+
+    Windows overlap by `overlap` and are blended with Gaussian weights. `on_window` gets the
+    share that is done after each window and may raise to cancel.
+
+    Raises:
+        ModelError: the network returned something that is not finite.
+    """
+    total, done = count_windows(image.shape, window, overlap), 0
+
+    def predictor(batch: Tensor) -> Tensor:
+        nonlocal done
+        out: Tensor = network(batch.to(memory_format=torch.channels_last_3d)).float()
+        done += len(batch)
+        on_window(min(1.0, done / total))
+        return out
+
+    with torch.inference_mode(), _autocast(precision):
+        logits = sliding_window_inference(
+            torch.from_numpy(np.ascontiguousarray(image))[None, None],
+            roi_size=window,
+            sw_batch_size=1,
+            predictor=predictor,
+            overlap=overlap,
+            mode="gaussian",
+            cval=AIR,
+        )
+    if not torch.isfinite(logits).all():  # type: ignore[arg-type]
+        raise ModelError("The network returned values that are not finite; nothing was segmented.")
+    result: Array = logits[0].float().numpy()  # type: ignore[index,union-attr]
+    return result
+
+
+def _autocast(precision: str) -> Any:
+    return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,0 +1,52 @@
+"""The shelf on a terminal: a table of models, one card."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from medseg.models.card import ModelCard
+from medseg.models.store import list_models, load_model
+
+
+def print_models(*, as_json: bool) -> int:
+    """Print all installed models; returns the exit code."""
+    cards = list_models()
+    if as_json:
+        print(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
+        return 0
+    table = Table("model", "version", "organs", "field", "mean Dice", title="Installed models")
+    for card in cards:
+        organs = ", ".join(label.title.lower() for label in card.label_table)
+        table.add_row(card.name, card.version, organs, card.field_of_view, _mean_dice(card))
+    Console().print(table)
+    return 0
+
+
+def print_card(name: str, *, as_json: bool) -> int:
+    """Print the card of one model, with its hashes checked; returns the exit code."""
+    card = load_model(name).card
+    if as_json:
+        print(card.model_dump_json(indent=2))
+        return 0
+    console = Console()
+    console.print(f"[bold]{card.title}[/bold]  {card.id}\n{card.description}\n")
+    console.print(f"Field: {card.field_of_view}\nIntended use: {card.intended_use}\nLicence: {card.licence}\n")
+    console.print("Limits:\n" + "\n".join(f"  - {limit}" for limit in card.limits))
+    if card.metrics:
+        console.print(_scores(card))
+    return 0
+
+
+def _mean_dice(card: ModelCard) -> str:
+    value = card.metrics.get("mean_dice")
+    return f"{value:.3f}" if value is not None else "no references"
+
+
+def _scores(card: ModelCard) -> Table:
+    table = Table("organ", "cases", "Dice", "surface Dice", "misses", title=str(card.metrics.get("data", "")))
+    for organ, row in card.metrics.get("organs", {}).items():
+        table.add_row(organ, str(row["n"]), f"{row['dice']:.3f}", f"{row['surface_dice']:.3f}", str(row["misses"]))
+    return table

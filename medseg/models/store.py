@@ -1,0 +1,105 @@
+"""The shelf: model packages in folders, found by name, verified before use. No torch here.
+
+A package is a folder with `model.json` (the card) and the files that the card lists with
+their SHA-256. Packages are looked for in $MEDSEG_MODELS (folders, separated as in PATH),
+then among those that ship with medseg.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from medseg.errors import ModelIntegrityError, UnknownModelError
+from medseg.imaging.emit import sha256_file
+from medseg.models.card import ModelCard
+
+CARD = "model.json"
+WEIGHTS = "weights.safetensors"
+SHIPPED = Path(__file__).parent / "packages"
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A verified package: its card and its folder."""
+
+    card: ModelCard
+    folder: Path
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the card, which holds the digests of all other files."""
+        return sha256_file(self.folder / CARD)
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+
+def shelves() -> list[Path]:
+    """Folders that hold packages, in order of search."""
+    own = [Path(part) for part in os.environ.get("MEDSEG_MODELS", "").split(os.pathsep) if part]
+    return [*own, SHIPPED]
+
+
+def list_models() -> list[ModelCard]:
+    """Cards of all installed models, by name; the first shelf wins. Damaged cards raise.
+
+    Raises:
+        ModelIntegrityError: a card cannot be read.
+    """
+    cards: dict[str, ModelCard] = {}
+    for shelf in shelves():
+        for path in sorted(shelf.glob(f"*/{CARD}")):
+            card = read_card(path)
+            cards.setdefault(card.name, card)
+    return sorted(cards.values(), key=lambda card: card.name)
+
+
+def load_model(name: str | Path) -> ModelPackage:
+    """A package by name, name@version or folder, with every hash checked.
+
+    Raises:
+        UnknownModelError: nothing of that name is installed.
+        ModelIntegrityError: a file is missing, altered, or not listed in the card.
+    """
+    folder = _find(str(name))
+    card = read_card(folder / CARD)
+    for file, wanted in card.files.items():
+        _verify(folder, file, wanted)
+    return ModelPackage(card, folder)
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read `model.json`.
+
+    Raises:
+        ModelIntegrityError: not JSON, or keys missing, unknown or of a wrong type.
+    """
+    try:
+        return ModelCard.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelIntegrityError(f"{path.parent.name}/{path.name} is not a model card: {reason}.") from error
+
+
+def _find(name: str) -> Path:
+    if (Path(name) / CARD).is_file():
+        return Path(name)
+    for shelf in shelves():
+        for path in sorted(shelf.glob(f"*/{CARD}")):
+            card = read_card(path)
+            if name in (card.name, card.id):
+                return path.parent
+    known = ", ".join(card.name for card in list_models()) or "none"
+    raise UnknownModelError(f"No model named {name!r}; installed: {known}.")
+
+
+def _verify(folder: Path, file: str, wanted: str) -> None:
+    path = folder / file
+    if Path(file).name != file or not path.is_file():
+        raise ModelIntegrityError(f"Model {folder.name}: {file} is missing.")
+    if sha256_file(path) != wanted:
+        raise ModelIntegrityError(f"Model {folder.name}: {file} is not the file that the card describes.")

@@ -1,0 +1,73 @@
+"""Volume -> what a network sees, and the record that the way back needs. Knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from medseg.imaging.volume import Array, Geometry, Volume, reorient
+from medseg.preprocess.intensity import normalise
+from medseg.preprocess.resample import grid_like, resample
+
+MAX_OBLIQUE_DEG = 15.0  # what rotation augmentation covers; beyond it the scan is turned upright
+AIR_HU = -1024.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scan on the model's grid.
+
+    Attributes:
+        image: float32 [i, j, k], normalised, axes in the nearest RAS order.
+        grid: where `image` lies.
+        source: the grid that the result has to return to.
+    """
+
+    image: Array
+    grid: Geometry
+    source: Geometry
+
+
+def prepare(volume: Volume, spacing_mm: tuple[float, float, float], window_hu: tuple[float, float]) -> Prepared:
+    """Turn to RAS order, resample with anti-aliasing to `spacing_mm`, normalise HU."""
+    hu, grid = to_grid(volume, spacing_mm)
+    return Prepared(normalise(hu, window_hu), grid, volume.geometry)
+
+
+def to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[Array, Geometry]:
+    """HU (float32) on a grid of `spacing_mm` in RAS order, and that grid."""
+    source = volume.geometry.canonical()
+    hu = reorient(volume.hu, volume.geometry.to_canonical)
+    grid = grid_like(source, spacing_mm)
+    hu = resample(hu, source, grid)
+    if obliqueness_deg(source) > MAX_OBLIQUE_DEG:
+        upright = upright_grid(source, spacing_mm)
+        hu, grid = _turn(hu, grid, upright), upright
+    return hu, grid
+
+
+def obliqueness_deg(geometry: Geometry) -> float:
+    """Largest angle between a canonical axis of the scan and its world axis."""
+    directions = geometry.affine[:3, :3] / np.array(geometry.spacing_mm)
+    return float(np.degrees(np.arccos(np.clip(np.diag(directions), -1, 1))).max())
+
+
+def upright_grid(geometry: Geometry, spacing_mm: tuple[float, float, float]) -> Geometry:
+    """The RAS-parallel grid that encloses a rotated scan."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in geometry.shape])).reshape(3, -1)
+    world = geometry.affine[:3, :3] @ corners + geometry.affine[:3, 3:]
+    low, high = world.min(axis=1), world.max(axis=1)
+    shape = np.ceil((high - low) / np.array(spacing_mm)).astype(int) + 1
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = low
+    return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
+def _turn(hu: Array, source: Geometry, target: Geometry) -> Array:
+    matrix = np.linalg.inv(source.affine) @ target.affine
+    turned: Array = ndimage.affine_transform(
+        hu, matrix[:3, :3], matrix[:3, 3], output_shape=target.shape, order=1, mode="constant", cval=AIR_HU
+    )
+    return turned

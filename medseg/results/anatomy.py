@@ -1,0 +1,191 @@
+"""Is what was found where it can be? The check that keeps organs out of legs.
+
+A network that has only seen heads and necks sees mandibles in femurs. Organs are accepted
+only in constellations that the training references allow: each pair of compact organs
+must lie apart as in the references. What is accepted tells where the model's field lies in
+the scan, so that the result can say what lies outside it. A constellation check is a plain
+form of a point distribution model (Cootes et al., 1995), with pairwise offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import ndimage
+
+from medseg.imaging.volume import Array, Finding, Geometry, Volume
+from medseg.labels import LabelTable
+from medseg.models.card import Anatomy, Offset
+from medseg.preprocess.restore import LabelMap
+
+NUM_SDS = 4.0
+SLACK_MM = 20.0  # bent necks and children move further than the references' spread
+MIN_SHARE = 0.25  # of the smallest reference volume: less is a fragment
+SURE = 0.8  # mean probability that one organ alone needs to be believed
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A compact organ that may be one."""
+
+    name: str
+    centre_mm: Array
+    volume_ml: float
+    confidence: float
+    mean_hu: float
+
+
+def check_anatomy(
+    label_map: LabelMap, volume: Volume, labels: LabelTable, anatomy: Anatomy
+) -> tuple[LabelMap, list[Finding]]:
+    """Drop organs that cannot be there and say what lies outside the model's field."""
+    candidates = find_candidates(label_map, volume, labels, anatomy)
+    accepted = choose_constellation(candidates, anatomy)
+    if not accepted:
+        return _nothing(label_map, labels)
+    low, high = field_limits(accepted, anatomy)
+    mask, confidence = label_map.labels.copy(), label_map.confidence.copy()
+    names = {candidate.name for candidate in accepted}
+    dropped = [label for label in labels if label.name in anatomy.field and label.name not in names]
+    heights = height_of_slices(label_map.geometry)
+    remove = np.isin(mask, [label.value for label in dropped])
+    remove |= (mask > 0) & np.broadcast_to((heights < low) | (heights > high), mask.shape)
+    mask[remove] = 0
+    confidence[remove] = 0
+    findings = _outside(label_map.geometry, low, high)
+    findings += _missing(mask, labels, accepted, anatomy, label_map.geometry)
+    return LabelMap(mask, confidence, label_map.geometry), findings
+
+
+def find_candidates(label_map: LabelMap, volume: Volume, labels: LabelTable, anatomy: Anatomy) -> list[Candidate]:
+    """The landmark organs in the mask that are no mere fragments."""
+    boxes = ndimage.find_objects(label_map.labels, max_label=max(labels.names.values()))
+    found = []
+    for label in labels:
+        box = boxes[label.value - 1]
+        if box is None or label.name not in anatomy.field:
+            continue
+        inside = label_map.labels[box] == label.value
+        index = np.argwhere(inside).mean(axis=0) + [side.start for side in box]
+        candidate = Candidate(
+            label.name,
+            (label_map.geometry.affine @ [*index, 1])[:3],
+            float(inside.sum()) * label_map.geometry.voxel_ml,
+            float(label_map.confidence[box][inside].mean()) / 255,
+            float(volume.hu[box][inside].mean()),
+        )
+        if candidate.volume_ml >= MIN_SHARE * anatomy.organs[label.name].volume_ml[0]:
+            found.append(candidate)
+    return found
+
+
+def choose_constellation(candidates: list[Candidate], anatomy: Anatomy) -> list[Candidate]:
+    """The largest set of candidates that all agree pairwise; one alone has to be very sure."""
+    offsets = {(offset.start, offset.end): offset for offset in anatomy.offsets}
+    for size in range(len(candidates), 1, -1):
+        agreeing = [
+            group
+            for group in combinations(candidates, size)
+            if all(_agree(a, b, offsets) for a, b in combinations(group, 2))
+        ]
+        if agreeing:
+            best = max(agreeing, key=lambda group: sum(c.confidence * c.volume_ml for c in group))
+            return list(best) if size > 2 or all(_plausible(c, anatomy, SURE - 0.1) for c in best) else []
+    return [c for c in candidates if len(candidates) == 1 and _plausible(c, anatomy, SURE)]
+
+
+def _agree(a: Candidate, b: Candidate, offsets: dict[tuple[str, str], Offset]) -> bool:
+    offset = offsets.get((a.name, b.name))
+    way = b.centre_mm - a.centre_mm
+    if offset is None:
+        offset, way = offsets.get((b.name, a.name)), -way
+    if offset is None:
+        return False
+    allowed = np.maximum(NUM_SDS * np.array(offset.sd_mm), SLACK_MM)
+    return bool((np.abs(way - np.array(offset.mean_mm)) <= allowed).all())
+
+
+def _plausible(candidate: Candidate, anatomy: Anatomy, sure: float) -> bool:
+    known = anatomy.organs[candidate.name]
+    low, _, high = known.volume_ml
+    coldest, middle, hottest = known.mean_hu
+    spread = max(50.0, hottest - coldest)
+    right_size = MIN_SHARE * low <= candidate.volume_ml <= 1.5 * high
+    return right_size and abs(candidate.mean_hu - middle) <= spread and candidate.confidence >= sure
+
+
+def field_limits(accepted: list[Candidate], anatomy: Anatomy) -> tuple[float, float]:
+    """Lowest and highest RAS z, mm, that the model's field reaches in this scan."""
+    lows = [float(c.centre_mm[2]) - anatomy.field[c.name].below_mm for c in accepted]
+    highs = [float(c.centre_mm[2]) + anatomy.field[c.name].above_mm for c in accepted]
+    return float(np.median(lows)), float(np.median(highs))
+
+
+def height_of_slices(geometry: Geometry) -> Array:
+    """RAS z, mm, of every voxel; broadcasts to the shape of the grid."""
+    axes = [np.arange(n, dtype=np.float32) for n in geometry.shape]
+    row = geometry.affine[2]
+    terms = [row[a] * axes[a].reshape([-1 if a == b else 1 for b in range(3)]) for a in range(3)]
+    return np.asarray(terms[0] + terms[1] + terms[2] + row[3])
+
+
+def _nothing(label_map: LabelMap, labels: LabelTable) -> tuple[LabelMap, list[Finding]]:
+    empty = LabelMap(np.zeros_like(label_map.labels), np.zeros_like(label_map.confidence), label_map.geometry)
+    text = (
+        "The whole scan lies outside the model's field (skull base to thoracic inlet): no head-and-neck "
+        "anatomy was recognised, and none of its organs was segmented."
+    )
+    return empty, [Finding("outside_field", text)]
+
+
+def _outside(geometry: Geometry, low: float, high: float) -> list[Finding]:
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in geometry.shape])).reshape(3, -1)
+    heights = geometry.affine[2, :3] @ corners + geometry.affine[2, 3]
+    findings = []
+    for side, beyond in (("lowest", low - heights.min()), ("highest", heights.max() - high)):
+        if beyond > 10:
+            where = "below the thoracic inlet" if side == "lowest" else "above the skull base"
+            text = (
+                f"The {side} {beyond:.0f} mm of the scan lie {where}, outside the model's field; "
+                "nothing is segmented there."
+            )
+            findings.append(Finding("partly_outside_field", text, "info"))
+    return findings
+
+
+def _missing(
+    mask: Array, labels: LabelTable, accepted: list[Candidate], anatomy: Anatomy, geometry: Geometry
+) -> list[Finding]:
+    findings = []
+    for label in labels:
+        if (mask == label.value).any():
+            continue
+        place = expected_place(label.name, accepted, anatomy)
+        inside = place is not None and _inside(place, geometry)
+        if place is None:
+            text = f"{label.title}: not found."
+        elif inside:
+            text = f"{label.title}: not found, although its usual place lies inside the scan. Check the images."
+        else:
+            text = f"{label.title}: not found; its usual place lies outside the scan."
+        findings.append(Finding("organ_not_found", text, "warning" if inside else "info"))
+    return findings
+
+
+def expected_place(name: str, accepted: list[Candidate], anatomy: Anatomy) -> Array | None:
+    """Where the accepted organs say that organ `name` should lie, RAS mm."""
+    votes = []
+    for candidate in accepted:
+        for offset in anatomy.offsets:
+            if (offset.start, offset.end) == (candidate.name, name):
+                votes.append(candidate.centre_mm + offset.mean_mm)
+            elif (offset.end, offset.start) == (candidate.name, name):
+                votes.append(candidate.centre_mm - offset.mean_mm)
+    return np.mean(votes, axis=0) if votes else None
+
+
+def _inside(point_mm: Array, geometry: Geometry) -> bool:
+    index = (np.linalg.inv(geometry.affine) @ [*point_mm, 1])[:3]
+    return bool(((index >= 0) & (index <= np.array(geometry.shape) - 1)).all())
