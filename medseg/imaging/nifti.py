@@ -97,11 +97,19 @@ def _read_header(path: Path, source: ByteSource) -> _Header:
     block += source.read(HEADER_BYTES[version] - len(block))
     if len(block) < HEADER_BYTES[version]:
         raise CorruptFileError(path, "ends within its header.")
-    raw = (nib.Nifti1Header if version == 1 else nib.Nifti2Header)(block, check=False)
+    kind = nib.Nifti1Header if version == 1 else nib.Nifti2Header
+    raw = kind(block, endianness=_endianness(path, block, HEADER_BYTES[version]), check=False)
     header = _check_header(path, raw, version)
     _ask_second_reader(path, raw, header)
     source.read(header.first_voxel - len(block))
     return header
+
+
+def _endianness(path: Path, block: bytes, length: int) -> str:
+    for code, order in (("<", "little"), (">", "big")):
+        if int.from_bytes(block[:4], order) == length:  # type: ignore[arg-type]
+            return code
+    raise CorruptFileError(path, f"its header does not begin with its length ({length}).")
 
 
 def nifti_version(block: bytes) -> int:
@@ -184,9 +192,20 @@ def _qform(path: Path, raw: nib.Nifti1Header) -> Array | None:
 def _ask_second_reader(path: Path, raw: nib.Nifti1Header, header: _Header) -> None:
     from medseg.imaging.itk import header_affine
 
-    theirs = header_affine(path, raw.binaryblock + b"\0\0\0\0", ".nii")
+    theirs = header_affine(path, _as_version_1(raw) + b"\0\0\0\0", ".nii")
     if why := grids_differ(header.affine, theirs, header.shape, SECOND_READER_TOLERANCE_MM):
         raise GeometryError(path, f"two readers (nibabel, SimpleITK) understand its header differently: {why}.")
+
+
+def _as_version_1(raw: nib.Nifti1Header) -> bytes:
+    """The header for SimpleITK, which knows no NIfTI-2: the same fields in the older layout."""
+    if len(raw.binaryblock) == HEADER_BYTES[1]:
+        return bytes(raw.binaryblock)
+    older = nib.Nifti1Header()
+    for field in set(older.keys()) & set(raw.keys()) - {"sizeof_hdr", "magic", "vox_offset"}:
+        older[field] = raw[field]
+    older["vox_offset"] = FIRST_VOXEL[1]
+    return bytes(older.binaryblock)
 
 
 def write_label_map(path: Path, labels: Array, geometry: Geometry) -> Path:
