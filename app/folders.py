@@ -69,9 +69,10 @@ class WorkFolders:
         return [folder.name for folder in folders if folder.stat().st_mtime < limit]
 
     def close(self) -> None:
-        """Delete everything; the server ends."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        os.close(self._lock)
+        """Delete everything; the server ends. Closing twice is once."""
+        if self.root.exists():
+            shutil.rmtree(self.root, ignore_errors=True)
+            os.close(self._lock)
 
 
 def _make_private(folder: Path) -> None:

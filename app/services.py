@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,20 +109,20 @@ class Desk:
         self._closed = threading.Event()
         threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
 
-    def take_uploads(self, uploads: Iterable[Upload]) -> str:
+    def take_uploads(self, uploads: Sequence[Upload]) -> str:
         """Copy uploaded files into a new private folder, under names of our own; the study's id.
 
         Raises:
             Refused: the disk is full.
         """
-        study, files = self.folders.new(), list(uploads)
+        study = self.folders.new()
         folder = self.folders.root / study / "input"
         try:
-            source = _store(files, folder)
+            source = _store(uploads, folder)
         except OSError as error:
             self.folders.remove(study)
             raise _refused("space", reason=error.strerror or error) from error
-        shown = files[0].name if len(files) == 1 else say("intake.several", count=len(files))
+        shown = uploads[0].name if len(uploads) == 1 else say("intake.several", count=len(uploads))
         self._studies[study] = _Study(strip_ending(shown), source, shown)
         return study
 
@@ -239,7 +239,7 @@ def _ending(name: str) -> str:
     return next((ending for ending in _ENDINGS if name.lower().endswith(ending)), "")
 
 
-def _store(uploads: list[Upload], folder: Path) -> Path:
+def _store(uploads: Sequence[Upload], folder: Path) -> Path:
     """One file under `scan` and its own ending; several as the files of one DICOM series."""
     if len(uploads) == 1:
         return _copy(uploads[0], folder / f"scan{_ending(uploads[0].name)}")

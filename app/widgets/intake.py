@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.desk import desk, is_local
-from app.services import Model, Problem, Refused, Upload, models
+from app.services import Model, Problem, Refused, models
 from app.text import name_of, say
 from app.widgets.problems import show_problem
 
@@ -54,15 +54,13 @@ def _choose_scan() -> Take | None:
 
 def _ask_files() -> Take | None:
     # Any ending is accepted: most DICOM files have none, and the reader judges by content.
-    files: list[Upload] = st.file_uploader(
-        say("intake.files"), accept_multiple_files=True, max_upload_size=_MAX_MB, key="files"
-    )
+    files = st.file_uploader(say("intake.files"), accept_multiple_files=True, max_upload_size=_MAX_MB, key="files")
     st.caption(say("intake.files.help"))
     return (lambda: desk().take_uploads(files)) if files else None
 
 
 def _ask_folder() -> Take | None:
-    files: list[Upload] = st.file_uploader(
+    files = st.file_uploader(
         say("intake.folder"), accept_multiple_files="directory", max_upload_size=_MAX_MB, key="folder"
     )
     st.caption(say("intake.folder.help"))
