@@ -40,7 +40,7 @@ $(READY): requirements.lock requirements-dev.lock pyproject.toml
 	  echo 'No .venv could be made. On Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Setting up $(VENV) with the locked versions (once, two to five minutes) ...'
 	@$(PY) $(PIP) install $(PIP_ARGS) -r requirements.lock -r requirements-dev.lock || { \
-	  echo 'The locked packages could not be installed. Behind a mirror: make $(MAKECMDGOALS) PIP_ARGS="--index-url ..."' >&2; exit 1; }
+	  echo 'The locked packages could not be installed. Behind a mirror, give pip its options: make $(MAKECMDGOALS) PIP_ARGS=...' >&2; exit 1; }
 	@$(PY) $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo 'Ready.'
