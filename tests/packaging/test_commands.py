@@ -64,7 +64,7 @@ def ci(tmp_path: Path) -> Path:
 
 def run_ci(folder: Path, first: int, second: int) -> subprocess.CompletedProcess[str]:
     recipe = (
-        f"test:\n\t@echo CI=$$CI; echo 'Required test coverage of 90% reached'; echo '7 passed in 1.25s'; exit {first}\n"
+        f"test:\n\t@echo CI=$$CI; echo 'Required coverage of 90% reached'; echo '7 passed in 1.25s'; exit {first}\n"
         f"test-slow:\n\t@cat; echo '2 passed, 1 skipped in 61.00s (0:01:01)'; exit {second}\n"
     )
     (folder / "Makefile").write_text(recipe)
