@@ -19,7 +19,7 @@ RECIPE = ROOT / "containers/Dockerfile.cpu"
 # These change the system; the rest only fills the recipe's own folder.
 NEEDS_AN_ENGINE = ("apt-get", "useradd")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def copy(step: Step, source: Path, image: Path) -> None:
