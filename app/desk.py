@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import streamlit as st
 
 from app.services import Desk
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
 
 
 @st.cache_resource(show_spinner=False)
@@ -20,11 +23,18 @@ def desk() -> Desk:
 
 
 def is_local() -> bool:
-    """Whether the visitor sits at this computer, and so may name paths on it.
+    """Whether the visitor sits at this computer, and so may name paths on it."""
+    return may_name_paths(st.get_option("server.address"), st.context.headers)
 
-    The server has to be bound to loopback, and the request must not come through a proxy.
+
+def may_name_paths(address: str | None, headers: Mapping[str, str]) -> bool:
+    """Only where the server is bound to loopback and the request came there directly.
+
+    Args:
+        address: what the server is bound to; None is every interface.
+        headers: of the visitor's request. A proxy on this computer, or a foreign name that was made
+            to point here, shows itself in them.
     """
-    headers = st.context.headers
-    host = headers.get("Host", "localhost").rsplit(":", 1)[0].strip("[]")
-    forwarded = any(name in headers for name in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip"))
-    return st.get_option("server.address") in _LOOPBACK and host in _LOOPBACK and not forwarded
+    host = urlsplit(f"//{headers.get('Host', 'localhost')}").hostname
+    forwarded = any(name in headers for name in _FORWARDED)
+    return address in _LOOPBACK and host in _LOOPBACK and not forwarded

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.desk import desk
+from app.desk import desk, may_name_paths
 from app.text import say
 from app.widgets.problems import plain
 from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
@@ -143,3 +143,21 @@ def test_an_unknown_address_says_so_and_leads_back() -> None:
 
 def test_text_from_names_is_not_read_as_markdown() -> None:
     assert plain("a_b*c [x](http://y) $z$ <b>") == r"a\_b\*c \[x\]\(http\://y\) \$z\$ \<b\>"
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "allowed"),
+    [
+        ("127.0.0.1", {"Host": "127.0.0.1:8501"}, True),
+        ("localhost", {"Host": "localhost:8501"}, True),
+        ("::1", {"Host": "[::1]:8501"}, True),
+        (None, {"Host": "localhost:8501"}, False),
+        ("0.0.0.0", {"Host": "localhost:8501"}, False),
+        ("127.0.0.1", {"Host": "evil.example:8501"}, False),
+        ("127.0.0.1", {"Host": "localhost", "X-Forwarded-For": "10.0.0.7"}, False),
+    ],
+)
+def test_paths_may_be_named_only_from_this_computer(
+    address: str | None, headers: dict[str, str], allowed: bool
+) -> None:
+    assert may_name_paths(address, headers) is allowed
