@@ -16,7 +16,7 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 DIRECTORY = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
-MAX_INFLATED_BYTES = 1 << 28
+MAX_INFLATED_BYTES = 1 << 26
 """A deflated data set is inflated in one piece, so its size is counted first."""
 
 SPLIT_TAGS = (
@@ -113,14 +113,20 @@ def read_header(source: Path, file: DicomFile) -> SliceHeader | None:
     if DEFLATED.encode() in head:
         _guard_deflated(source, file)
     try:
-        dataset = pydicom.dcmread(file.path, stop_before_pixels=True, specific_tags=list(_TAGS), force=not strict)
-        return _facts(dataset, file)
+        with file.path.open("rb") as opened:
+            dataset = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=list(_TAGS), force=not strict)
+            ended = opened.tell() >= file.path.stat().st_size
+        header = _facts(dataset, file)
     except EOFError as error:
         raise TruncatedFileError(source, f"{file.label} ends within its header.") from error
     except _PARSE_ERRORS as error:
         if not strict:
             return None
         raise CorruptFileError(source, f"{file.label} cannot be parsed as DICOM.") from error
+    # pydicom takes a header that was cut off for a short one; only an image without pixels ends here.
+    if ended and header is not None and header.is_ct and DEFLATED.encode() not in head:
+        raise TruncatedFileError(source, f"{file.label} ends before its pixels.")
+    return header
 
 
 # pydicom passes on whatever its parsing stumbles over.

@@ -29,6 +29,8 @@ _LOSSLESS = {
     "1.2.840.10008.1.2.4.70": "JPEG lossless SV1",
     "1.2.840.10008.1.2.4.80": "JPEG-LS lossless",
     "1.2.840.10008.1.2.4.90": "JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 lossless",
+    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 lossless RPCL",
     "1.2.840.10008.1.2.5": "RLE",
 }
 _LOSSY = {
@@ -36,6 +38,7 @@ _LOSSY = {
     "1.2.840.10008.1.2.4.51": "JPEG extended",
     "1.2.840.10008.1.2.4.81": "JPEG-LS near-lossless",
     "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
 }
 _RLE = "1.2.840.10008.1.2.5"
 _NOT_HU = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
@@ -67,7 +70,7 @@ def read_slice(source: Path, file: DicomFile) -> Slice:
     """
     data = file.path.read_bytes()
     dataset = _parse(source, file, data)
-    syntax = str(dataset.file_meta.get("TransferSyntaxUID", "")) or "1.2.840.10008.1.2"
+    syntax = _syntax(dataset)
     _check_layout(source, file, dataset)
     extra = _check_length(source, file, dataset, syntax)
     stored = _decode(source, file, dataset, syntax)
@@ -88,6 +91,15 @@ def _parse(source: Path, file: DicomFile, data: bytes) -> Dataset:
     if b"\xe0\x7f\x10\x00" in data:
         raise TruncatedFileError(source, f"{file.label} ends within its pixels.")
     raise CorruptFileError(source, f"{file.label} has no pixels (PixelData).")
+
+
+def _syntax(dataset: Dataset) -> str:
+    """The transfer syntax; a data set without file meta information says how pydicom parsed it."""
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        native = "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(native)
+    return str(dataset.file_meta.TransferSyntaxUID)
 
 
 def _check_layout(source: Path, file: DicomFile, dataset: Dataset) -> None:

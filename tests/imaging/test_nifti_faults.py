@@ -113,7 +113,10 @@ GZIP_FAULTS: dict[str, tuple[Callable[[bytes], bytes], type[errors.InputError]]]
     "cut to 70 percent": (lambda g: g[: int(0.7 * len(g))], errors.TruncatedFileError),
     "checksum missing": (lambda g: g[:-8], errors.TruncatedFileError),
     "checksum wrong": (lambda g: g[:-6] + bytes([g[-6] ^ 255]) + g[-5:], errors.CorruptFileError),
-    "bit flipped": (lambda g: g[: len(g) // 2] + bytes([g[len(g) // 2] ^ 255]) + g[len(g) // 2 + 1 :], errors.InputError),
+    "bit flipped": (
+        lambda g: g[: len(g) // 2] + bytes([g[len(g) // 2] ^ 255]) + g[len(g) // 2 + 1 :],
+        errors.InputError,
+    ),
     "junk behind": (lambda g: g + b"J" * 100, errors.CorruptFileError),
     "bomb": (lambda g: gzip.compress(gzip.decompress(g) + bytes(50_000_000), 1), errors.CorruptFileError),
     "empty": (lambda g: b"", errors.UnknownFormatError),
