@@ -27,10 +27,8 @@ from medseg.jobs.console import run_and_report
 class Settings:
     """What the command line asks for."""
 
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
-    """Files and folders to look through."""
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """Folder of the results; is made."""
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT... OUT")]
+    """Files and folders to look through, and at last the folder of the results, which is made."""
     model: str = "head-neck-oar"
     """Name of the model; `medseg models` lists them."""
     series: str | None = None
@@ -47,10 +45,13 @@ def main() -> int:
         asked = tyro.cli(Settings, description=__doc__)
     except SystemExit as end:  # tyro's 2 for a wrong command line is no code of this script
         return 1 if end.code else 0
+    if len(asked.paths) < 2:
+        print("Error: two paths at least are needed: INPUT... OUT. --help tells more.", file=sys.stderr)
+        return 1
     try:
         return run_and_report(
-            asked.inputs,
-            asked.out,
+            asked.paths[:-1],
+            asked.paths[-1],
             model=asked.model,
             series=asked.series,
             force=asked.force,

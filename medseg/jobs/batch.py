@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -24,7 +24,7 @@ from medseg.errors import Cancelled, ConfigError, NoScanError
 from medseg.imaging.emit import sha256_file
 from medseg.jobs.folders import is_result, publish, set_aside, sweep
 from medseg.jobs.lock import folder_lock
-from medseg.jobs.manifest import MASK, Manifest, ManifestRow, fingerprint, inventory, shown_path
+from medseg.jobs.manifest import MASK, Manifest, ManifestRow, fingerprint, identity, inventory, shown_path
 from medseg.jobs.names import study_names
 from medseg.jobs.report import BatchCallback, BatchProgress, BatchReport
 from medseg.jobs.request import SEGMENT, Failure, JobRequest, Outcome, Work
@@ -80,9 +80,9 @@ def _quiet(_: BatchProgress) -> None: ...
 
 
 def _different(studies: Sequence[Path]) -> list[Path]:
-    first: dict[Path, Path] = {}
+    first: dict[str, Path] = {}
     for path in studies:
-        first.setdefault(path.resolve(), path)
+        first.setdefault(identity(path), Path(os.path.abspath(path)))
     return list(first.values())
 
 
@@ -119,13 +119,24 @@ class _Task:
 
 
 def _plan(studies: Sequence[Path], manifest: Manifest, task: ManifestRow) -> list[_Task]:
-    known = {row.path: row.study for row in manifest}
-    fixed = {path.resolve(): known[shown_path(path)] for path in studies if shown_path(path) in known}
-    names = study_names(studies, known=fixed, taken=known.values())
+    rows = [replace(task, path=shown_path(path), fingerprint=fingerprint(path)) for path in studies]
+    known = _known_names(studies, rows, manifest)
+    names = study_names(studies, known=known, taken=[row.study for row in manifest])
     return [
-        _Task(path, replace(task, study=name, path=shown_path(path), fingerprint=fingerprint(path)), manifest.get(name))
-        for path, name in zip(studies, names, strict=True)
+        _Task(path, replace(row, study=name), manifest.get(name))
+        for path, row, name in zip(studies, rows, names, strict=True)
     ]
+
+
+def _known_names(studies: Sequence[Path], rows: Sequence[ManifestRow], manifest: Manifest) -> dict[Path, str]:
+    """Names of the studies that had one before; one that was moved since keeps it."""
+    names = {identity(Path(row.path)): row.study for row in manifest}
+    moved = {row.fingerprint: row.study for row in manifest if not Path(row.path).exists()}
+    known = {path: names[identity(path)] for path in studies if identity(path) in names}
+    for path, row in zip(studies, rows, strict=True):
+        if path not in known and row.fingerprint in moved:
+            known[path] = moved.pop(row.fingerprint)
+    return known
 
 
 class _Batch:
@@ -146,7 +157,7 @@ class _Batch:
     def run(self, force: bool) -> BatchReport:
         for task in self.tasks:
             if task.before is not None and not force and self._is_unchanged(task, task.before):
-                self._rows.append(replace(task.before, status="skipped-unchanged"))
+                self._rows.append(replace(task.before, path=task.row.path, status="skipped-unchanged"))
             else:
                 self._waiting.append(task)
         self.manifest.put(self._rows)
@@ -163,9 +174,10 @@ class _Batch:
 
     def _compute(self) -> bool:
         interrupted = False
+        lanes: list[Future[None]] = []
         with ThreadPoolExecutor(self.lanes, thread_name_prefix="medseg-batch") as pool:
-            lanes = [pool.submit(self._lane) for _ in range(self.lanes)]
             try:
+                lanes.extend(pool.submit(self._lane) for _ in range(self.lanes))
                 wait(lanes)
             except KeyboardInterrupt:
                 interrupted = True

@@ -157,6 +157,7 @@ def fingerprint(source: Path) -> str:
     Quick and therefore blind to a change that keeps size and time. The header of a detached .mhd
     or .nhdr counts with all its neighbours of the same stem.
     """
+    source = Path(os.path.realpath(source))
     if source.is_dir():
         files = [Path(folder) / name for folder, _, names in os.walk(source) for name in names]
     elif source.suffix.lower() in {".mhd", ".nhdr"}:
@@ -176,8 +177,13 @@ def _line(path: Path, base: Path) -> bytes:
 
 
 def shown_path(path: Path) -> str:
-    """An absolute path as text; bytes that are no UTF-8 are shown escaped."""
-    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+    """An absolute path as text, links kept; bytes that are no UTF-8 are shown escaped."""
+    return os.fsencode(os.path.abspath(path)).decode("utf-8", "backslashreplace")
+
+
+def identity(path: Path) -> str:
+    """What two ways to the same file have in common: its path without links, as text."""
+    return shown_path(Path(os.path.realpath(path)))
 
 
 def inventory(folder: Path) -> dict[str, int]:

@@ -29,11 +29,11 @@ def study_names(
 
     Args:
         paths: different studies.
-        known: names that were given before (by resolved path) and are kept.
+        known: names that were given before (by absolute path) and are kept.
         taken: names that no other study may get.
     """
     known = known or {}
-    whole = [path.resolve() for path in paths]
+    whole = [Path(os.path.abspath(path)) for path in paths]
     fixed = {path: known[path] for path in whole if path in known}
     used = {name.casefold() for name in (*known.values(), *taken)}
     fresh = _lengthened([path for path in whole if path not in fixed], used)

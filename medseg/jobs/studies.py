@@ -36,9 +36,13 @@ def find_studies(root: Path, *, exclude: Iterable[Path] = (), report: Report | N
     """
     if not root.is_dir():
         return [root]
-    shut = frozenset(path.resolve() for path in exclude)
-    found = _Search(root.resolve(), shut, report or _quiet).folder(root)
+    shut = frozenset(_real(path) for path in exclude)
+    found = _Search(_real(root), shut, report or _quiet).folder(root)
     return _without_doubles(sorted(found))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike resolve(), it bears loops of links
 
 
 def _quiet(_: Path, __: str) -> None: ...
@@ -59,7 +63,7 @@ class _Search:
         usable = [entry for entry in entries if self._is_usable(entry)]
         yield from self._files([Path(entry.path) for entry in usable if entry.is_file()], folder)
         for entry in usable:
-            if entry.is_dir() and Path(entry.path).resolve() not in self.shut:
+            if entry.is_dir() and _real(Path(entry.path)) not in self.shut:
                 yield from self.folder(Path(entry.path))
 
     def _list(self, folder: Path) -> list[os.DirEntry[str]]:
@@ -78,7 +82,7 @@ class _Search:
 
     def _objection(self, entry: os.DirEntry[str]) -> str:
         if entry.is_symlink():
-            target = Path(os.path.realpath(entry.path))  # unlike resolve(), it bears loops
+            target = _real(Path(entry.path))
             if not target.is_relative_to(self.root):
                 return "is a link that leads out of the folder."
             if not target.exists():
@@ -135,5 +139,5 @@ def _without_doubles(paths: Iterable[Path]) -> list[Path]:
     """One path for each file; where links point to a file that was found as well, the file itself."""
     chosen: dict[Path, Path] = {}
     for path in sorted(paths, key=lambda path: path.is_symlink()):
-        chosen.setdefault(path.resolve(), path)
+        chosen.setdefault(_real(path), path)
     return sorted(chosen.values())

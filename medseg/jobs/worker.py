@@ -26,6 +26,7 @@ from medseg.jobs.request import SEGMENT, Failure, JobRequest, Outcome
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 
 _POLL_S = 0.1
+_LEAVE_S = 0.5
 _LAST_WORDS = 4000
 _ENTRY = "from medseg.jobs.child import main; main()"
 
@@ -79,14 +80,17 @@ class Worker:
         return self._outcome(event, request, time.monotonic() - started)
 
     def close(self) -> None:
-        """End the process now."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        """End the process now; what it was doing is lost."""
         if self._pipe is not None:
-            self._pipe.close()
+            self._pipe.close()  # which the child takes as its end, unless it hangs
             self._pipe = None
+        if self._process is not None:
+            try:
+                self._process.wait(_LEAVE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
 
     def __enter__(self) -> Worker:
         return self

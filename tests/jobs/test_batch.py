@@ -173,6 +173,15 @@ def test_equal_names_get_their_parents_and_keep_them_in_later_batches(tmp_path: 
     assert set(manifest(out)) == {"ct", "day2__ct"}
 
 
+def test_studies_that_were_moved_keep_their_results(tmp_path: Path) -> None:
+    studies, out = orders(tmp_path / "in", a="write", b="write"), tmp_path / "out"
+    act(studies, out)
+    (tmp_path / "in").rename(tmp_path / "moved")
+    report = act(find_studies(tmp_path / "moved"), out)
+    assert statuses(report) == {"a": "skipped-unchanged", "b": "skipped-unchanged"}
+    assert manifest(out)["a"]["path"] == str(tmp_path / "moved" / "a.nii.gz")
+
+
 def test_a_batch_of_other_studies_keeps_the_rows_of_the_first(tmp_path: Path) -> None:
     out = tmp_path / "out"
     act(orders(tmp_path / "one", a="write"), out)
@@ -331,3 +340,18 @@ def test_the_terminal_gets_a_line_for_each_study_and_a_summary(tmp_path: Path) -
     assert shown.startswith("1 done, 0 unchanged, 1 failed.\n")
     assert f"  {inputs}/b.nii.gz\n    MissingSlicesError: b.nii.gz: slices 3 to 5 are missing." in shown
     assert shown.endswith(f"Results and manifest: {out}\n")
+
+
+def test_a_name_that_is_no_utf8_goes_through(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/caf\xe9.nii.gz"))
+    odd.write_text("write")
+    assert len(act(find_studies(tmp_path / "in"), tmp_path / "out").done) == 1
+    assert statuses(act([odd], tmp_path / "out")) == {"caf_": "skipped-unchanged"}
+
+
+def test_a_link_gives_its_own_name_and_the_same_file_counts_once(tmp_path: Path) -> None:
+    out, (study,) = tmp_path / "out", orders(tmp_path / "in", deadbeef="write")
+    (tmp_path / "in" / "case.nii.gz").symlink_to(study)
+    assert statuses(act([tmp_path / "in" / "case.nii.gz", study], out)) == {"case": "done"}
+    assert statuses(act([study], out)) == {"case": "skipped-unchanged"}

@@ -46,6 +46,10 @@ def _deaf(request: JobRequest, progress: ProgressCallback, seconds: str) -> None
     time.sleep(float(seconds))
 
 
+def _frozen(request: JobRequest, progress: ProgressCallback) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 def _die(request: JobRequest, progress: ProgressCallback, number: str) -> None:
     os.kill(os.getpid(), int(number))
 
@@ -78,6 +82,7 @@ _ORDERS = {
     "write": _write,
     "slow": _slow,
     "deaf": _deaf,
+    "frozen": _frozen,
     "die": _die,
     "leave": _leave,
     "gap": _gap,
