@@ -7,17 +7,21 @@ al. (2018); deep supervision by Lee et al. (2015).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from medseg.errors import ConfigError
 
 _NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm3d, "instance": nn.InstanceNorm3d}
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
     if kind == "group":
-        return nn.GroupNorm(min(8, channels), channels)
+        return nn.GroupNorm(math.gcd(8, channels), channels)
     return _NORMS[kind](channels, affine=True)
 
 
@@ -45,9 +49,10 @@ class AttentionGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.query = nn.Conv3d(channels, channels // 2, 1)
-        self.key = nn.Conv3d(channels, channels // 2, 1)
-        self.score = nn.Conv3d(channels // 2, 1, 1)
+        inner = max(1, channels // 2)
+        self.query = nn.Conv3d(channels, inner, 1)
+        self.key = nn.Conv3d(channels, inner, 1)
+        self.score = nn.Conv3d(inner, 1, 1)
 
     def forward(self, skip: Tensor, coarse: Tensor) -> Tensor:
         mixed = torch.relu(self.query(coarse) + self.key(skip))
@@ -70,6 +75,17 @@ class Up(nn.Module):
         return self.conv(torch.cat([x, skip], dim=1))
 
 
+def _check_options(sizes: Sequence[int], norm: str, deep_supervision: int) -> None:
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(f"Optimized3DUNet needs one level at least, and positive channels; not {list(sizes)}.")
+    if norm not in (*_NORMS, "group"):
+        raise ConfigError(f"Optimized3DUNet has no norm {norm!r}.", advice=f"Choose {', '.join(_NORMS)} or group.")
+    if not 0 <= deep_supervision < len(sizes):
+        raise ConfigError(
+            f"{len(sizes)} levels have room for 0 to {len(sizes) - 1} deep heads, not {deep_supervision}."
+        )
+
+
 class Optimized3DUNet(nn.Module):
     """3-D U-Net: DoubleConv stem, MaxPool3d on the way down, skips on the way up.
 
@@ -87,6 +103,9 @@ class Optimized3DUNet(nn.Module):
     Shapes:
         forward: [B, in, D, H, W] -> [B, out, D, H, W]; in training with deep supervision a
         list, full resolution first.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
 
     def __init__(
@@ -104,11 +123,13 @@ class Optimized3DUNet(nn.Module):
         deep_supervision: int = 0,
     ) -> None:
         super().__init__()
-        sizes = list(channels or [min(width * 2**level, max_width) for level in range(depth)])
+        doubled = [min(width * 2**level, max_width) for level in range(depth)]
+        sizes = doubled if channels is None else list(channels)
+        _check_options(sizes, norm, deep_supervision)
         self.stride = 2 ** (len(sizes) - 1)
         self.stem = DoubleConv(in_channels, sizes[0], norm, residual)
         self.pool = nn.MaxPool3d(2)
-        self.down = nn.ModuleList(DoubleConv(a, b, norm, residual) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.down = nn.ModuleList(DoubleConv(a, b, norm, residual) for a, b in pairwise(sizes))
         pairs = list(zip(sizes[::-1], sizes[-2::-1], strict=False))
         self.up = nn.ModuleList(Up(a, b, norm, residual, attention) for a, b in pairs)
         self.head = nn.Conv3d(sizes[0], out_channels, 1)
