@@ -1,0 +1,69 @@
+"""What ran: stage times, versions, the machine without its name."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from medseg.runtime import provenance
+from medseg.runtime.progress import Progress, ignore
+from medseg.runtime.provenance import StageClock, machine, now, peak_memory_mb, versions
+
+
+def test_stages_stand_in_order_and_add_up() -> None:
+    clock = StageClock()
+    for name in ("read", "segment", "read"):
+        with clock.stage(name):
+            sum(range(200_000))
+    assert list(clock.seconds) == ["read", "segment"]
+    assert clock.seconds["read"] > clock.seconds["segment"] > 0
+
+
+def test_a_stage_that_fails_is_counted() -> None:
+    clock = StageClock()
+    with pytest.raises(ZeroDivisionError), clock.stage("read"):
+        _ = 1 / 0
+    assert "read" in clock.seconds
+
+
+def test_versions_name_what_can_change_a_result() -> None:
+    found = versions()
+    assert found["python"] == platform.python_version()
+    assert found["numpy"] == np.__version__
+    assert {"torch", "monai", "nibabel", "SimpleITK", "pydicom"} <= set(found)
+
+
+def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "_PACKAGES", ("numpy", "a-package-that-nobody-wrote"))
+    assert set(versions()) == {"python", "numpy"}
+
+
+def test_the_machine_keeps_its_name() -> None:
+    words = machine()
+    assert words["cores"] >= 1
+    assert platform.node() not in map(str, words.values())
+
+
+def test_memory_peaks_only_grow() -> None:
+    before = peak_memory_mb()
+    block = np.ones(64 * 2**17)  # 64 MiB
+    assert before > 10
+    assert peak_memory_mb() >= before
+    assert block.nbytes == 64 * 2**20
+
+
+def test_now_is_utc_to_the_second() -> None:
+    then = datetime.fromisoformat(now())
+    assert then.tzinfo == UTC
+    assert abs((datetime.now(UTC) - then).total_seconds()) < 5
+
+
+def test_progress_is_frozen_and_can_be_ignored() -> None:
+    step = Progress("read", 0.1, "Reading")
+    ignore(step)
+    with pytest.raises(FrozenInstanceError):
+        step.fraction = 0.2  # type: ignore[misc]
