@@ -32,7 +32,16 @@ MAX_RATIO = 500
 RATIO_FREE_BYTES = 64 << 20
 """Below this size the ratio does not matter: an image of nothing but air compresses a thousandfold."""
 
-_ARCHIVES = ("a tar archive", "a 7z archive", "a RAR archive", "a bzip2 file", "an xz file", "a zstd file", "gzip")
+_ARCHIVES = (
+    "a tar archive",
+    "a 7z archive",
+    "a RAR archive",
+    "a bzip2 file",
+    "an xz file",
+    "a zstd file",
+    "gzip",
+    "a damaged gzip",
+)
 _HARMLESS_ZIPS = (".jar", ".docx", ".xlsx", ".pptx", ".odt")
 
 

@@ -113,7 +113,11 @@ def _shifted(h: _Histogram) -> str:
 
 def _no_negative_air(h: _Histogram) -> str:
     """A background that is not air: windowed to 0..255, MR, PET, or masked with zeros."""
-    if h.low <= -200 or h.darkest <= 0.2 or _is_clipped(h):
+    if h.low <= -300 or _is_clipped(h):
+        return ""
+    if h.share(0, 0) > 0.3:
+        return f"{h.range_text}, and the background is 0, which is water: a window, MR, or erased."
+    if h.low <= -200 or h.darkest <= 0.2:
         return ""
     return f"{h.range_text}, and the background lies at {h.low:g}, where a CT has air at -1000: a window, MR or PET."
 

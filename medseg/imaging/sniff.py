@@ -81,7 +81,7 @@ def _inflate(head: bytes) -> bytes:
 
 def _is_metaimage(head: bytes) -> bool:
     text = head.lstrip()
-    return text.startswith((b"ObjectType", b"NDims", b"Comment")) and b"=" in text and b"DimSize" in text
+    return text.startswith(b"ObjectType") or (text.startswith((b"NDims", b"Comment")) and b"DimSize" in text)
 
 
 def _is_dicom(head: bytes) -> bool:
