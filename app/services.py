@@ -22,6 +22,7 @@ from app.pictures import find_middles
 from app.results import PICTURES, Result, read_result
 from app.text import say
 from medseg.errors import MedsegError
+from medseg.examples import example_path
 from medseg.imaging.emit import emit, emit_json
 from medseg.imaging.volume import reorient
 from medseg.jobs.queue import Job, JobQueue
@@ -144,12 +145,9 @@ class Desk:
         Raises:
             Refused: it is not installed.
         """
-        try:
-            from medseg.examples import example_path
-
-            return self.take_path(Path(example_path()), title)
-        except (ImportError, OSError, MedsegError) as error:
-            raise _refused("example") from error
+        if not example_path().exists():
+            raise _refused("example")
+        return self.take_path(example_path(), title)
 
     def run(self, study: str, model: str, series: str | None = None) -> None:
         """Queue the study's scan for a model; an earlier job of the study is forgotten."""

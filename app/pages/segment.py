@@ -96,7 +96,8 @@ def _show_result(study: str, status: Status) -> None:
     _show_heading(study, status)
     show_findings(result)
     organs = {row.name: (row.value, row.colour) for row in result.organs if row.volume_ml > 0}
-    show_viewer(study, read_scene(result.folder), organs)
+    window = "head_neck" if result.model.startswith("head-neck") else "soft_tissue"
+    show_viewer(study, read_scene(result.folder), organs, window)
     st.subheader(say("result.organs"))
     show_table(result)
     st.subheader(say("result.downloads"))
@@ -109,7 +110,14 @@ def _show_heading(study: str, status: Status) -> None:
         st.subheader(plain(status.title))
         st.caption(say("result.by", model=status.model, seconds=status.seconds))
     with right.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
-        st.button(say("result.delete"), on_click=_delete, args=(study,), type="tertiary", key="delete")
+        st.button(
+            say("result.delete"),
+            on_click=_delete,
+            args=(study,),
+            type="tertiary",
+            key="delete",
+            help=say("result.delete.help"),
+        )
         st.button(say("result.new"), on_click=_leave, key="new", icon=":material/add:")
 
 

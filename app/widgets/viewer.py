@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 import streamlit as st
 
-from app.pictures import AXIS, PLANES, WINDOWS, Colour, Look, Plane, Position, Scene, draw
+from app.pictures import AXIS, PLANES, WINDOWS, Colour, Look, Plane, Position, Scene, draw, to_png
 from app.text import name_of, say
 
+Organs = Mapping[str, tuple[int, Colour]]
 _SMALL, _LARGE = 560, 900
 
 
 @st.fragment
-def show_viewer(study: str, scene: Scene, organs: dict[str, tuple[int, Colour]]) -> None:
+def show_viewer(study: str, scene: Scene, organs: Organs, window: str) -> None:
     """Draw the viewer. Moving a slider redraws this part of the page alone.
 
     Args:
         study: id of the study; keeps the sliders of different studies apart.
         scene: the scan and its mask.
         organs: name -> (value in the mask, colour), those that were found.
+        window: the window to open with, one of `WINDOWS`.
     """
     _start_at(study, scene)
-    look, planes = _controls(study, scene, organs)
+    look, planes = _controls(study, scene, organs, window)
     columns = st.columns(len(planes))
     position = _position(study)
     for column, plane in zip(columns, planes, strict=True):
@@ -50,10 +53,10 @@ def _position(study: str) -> Position:
     return position
 
 
-def _controls(study: str, scene: Scene, organs: dict[str, tuple[int, Colour]]) -> tuple[Look, tuple[Plane, ...]]:
+def _controls(study: str, scene: Scene, organs: Organs, window: str) -> tuple[Look, tuple[Plane, ...]]:
     left, middle, right = st.columns([4, 3, 3], vertical_alignment="bottom")
     with left:
-        window = _choose_window(study)
+        window = _choose_window(study, window)
     with middle:
         planes = _choose_planes(study)
     with right:
@@ -68,11 +71,11 @@ def _controls(study: str, scene: Scene, organs: dict[str, tuple[int, Colour]]) -
     return Look(WINDOWS[window], colours, opacity / 100, size, lines=len(planes) > 1), planes
 
 
-def _choose_window(study: str) -> str:
+def _choose_window(study: str, first: str) -> str:
     choice = st.segmented_control(
         say("viewer.window"),
         list(WINDOWS),
-        default=next(iter(WINDOWS)),
+        default=first,
         required=True,
         format_func=lambda name: name_of("window", name),
         key=_key(study, "window"),
@@ -92,7 +95,7 @@ def _choose_planes(study: str) -> tuple[Plane, ...]:
     return tuple(plane for plane in PLANES if choice in ("all", plane))
 
 
-def _choose_organs(study: str, organs: dict[str, tuple[int, Colour]]) -> list[str]:
+def _choose_organs(study: str, organs: Organs) -> list[str]:
     chosen = st.pills(
         say("viewer.organs"),
         list(organs),
@@ -112,7 +115,7 @@ def _swatch(colour: Colour) -> str:
     return f"![](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def _jump(study: str, scene: Scene, organs: dict[str, tuple[int, Colour]]) -> None:
+def _jump(study: str, scene: Scene, organs: Organs) -> None:
     def go() -> None:
         name = st.session_state[_key(study, "jump")]
         if name is not None:
@@ -132,7 +135,7 @@ def _jump(study: str, scene: Scene, organs: dict[str, tuple[int, Colour]]) -> No
 def _show_plane(study: str, scene: Scene, plane: Plane, position: Position, look: Look) -> None:
     count, words = scene.shape[AXIS[plane]], name_of("plane", plane)
     alt = say("viewer.alt", plane=words, index=position[AXIS[plane]] + 1, count=count)
-    st.image(draw(scene, plane, position, look), width="stretch", output_format="PNG", alt=alt)
+    st.image(to_png(draw(scene, plane, position, look)), width="stretch", output_format="PNG", alt=alt)
     # A slider needs two ends; a scan of one slice in this direction has nothing to move.
     if count > 1:
         _slider(study, plane, position, say("viewer.slice", plane=words, count=count), count)

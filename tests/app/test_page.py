@@ -71,6 +71,14 @@ def test_a_scan_becomes_a_table_pictures_and_downloads(page: AppTest, tmp_path: 
     assert len(page.get("download_button")) == 5
 
 
+def test_the_example_is_one_click_away(page: AppTest) -> None:
+    page.radio(key="model").set_value("tissue-hu").run()
+    page = finish(page.button(key="example").click().run())
+    assert not page.exception
+    assert page.subheader[0].value == say("intake.example.name")
+    assert len(page.get("image")) == 3
+
+
 def test_moving_and_jumping_change_the_slices_and_survive_a_hidden_plane(page: AppTest, tmp_path: Path) -> None:
     page = finish(start_with_path(page, write_nifti(tmp_path / "b.nii.gz", phantom_volume())))
     study = page.query_params["study"]
