@@ -205,6 +205,7 @@ class _Batch:
     def _study(self, worker: Worker, task: _Task) -> None:
         request = JobRequest(task.source, self._place(task), task.row.model, task.row.series or None)
         watch = partial(self._step, task.row.study)
+        watch(Progress("start", 0.0, "Starting."))
         announce = partial(self._announce, task)
         replaceable = task.before.files if task.before else {}
         outcome = run_study(worker, request, watch, self.stop, replaceable, announce)

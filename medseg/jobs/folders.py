@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -23,9 +23,8 @@ def new_part(out: Path) -> Path:
         OutputError: it could not be made.
     """
     with _guarded(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=PART, dir=out.parent))
-        part.chmod(0o777 & ~_umask())
+        part = out.with_name(f"{PART}{secrets.token_hex(8)}")
+        part.mkdir(parents=True)
         return part
 
 
@@ -114,9 +113,3 @@ def _guarded(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"{out} could not be written: {error.strerror or error}.") from error
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current

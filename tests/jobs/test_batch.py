@@ -215,9 +215,10 @@ def test_progress_counts_studies_and_estimates_the_time_left(tmp_path: Path) -> 
     studies, out = orders(tmp_path / "in", a="write", b="gap"), tmp_path / "out"
     act(studies, out, progress=moments.append)
     assert moments[0] == BatchProgress(2, (), (), None)
-    assert [(study, event.stage) for study, event in moments[1].running] == [("a", "read")]
-    assert moments[1].seconds_left is not None
-    assert moments[1].seconds_left > 0
+    assert [(study, event.stage) for study, event in moments[1].running] == [("a", "start")]
+    assert [(study, event.stage) for study, event in moments[2].running] == [("a", "read")]
+    assert moments[2].seconds_left is not None
+    assert moments[2].seconds_left > 0
     assert [row.study for row in moments[-1].rows] == ["a", "b"]
     assert (moments[-1].running, moments[-1].seconds_left) == ((), 0.0)
 
