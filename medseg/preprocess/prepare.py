@@ -12,7 +12,7 @@ from medseg.preprocess.intensity import normalise
 from medseg.preprocess.resample import grid_like, resample
 
 MAX_OBLIQUE_DEG = 15.0  # what rotation augmentation covers; beyond it the scan is turned upright
-AIR_HU = -1024.0
+AIR_HU, METAL_HU = -1024.0, 3071.0  # padding below and extended scales above say nothing; training clips there too
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def prepare(volume: Volume, spacing_mm: tuple[float, float, float], window_hu: t
 def to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[Array, Geometry]:
     """HU (float32) on a grid of `spacing_mm` in RAS order, and that grid."""
     source = volume.geometry.canonical()
-    hu = reorient(volume.hu, volume.geometry.to_canonical)
+    hu = np.clip(np.ascontiguousarray(reorient(volume.hu, volume.geometry.to_canonical)), AIR_HU, METAL_HU)
     grid = grid_like(source, spacing_mm)
     hu = resample(hu, source, grid)
     if obliqueness_deg(source) > MAX_OBLIQUE_DEG:
@@ -59,14 +59,14 @@ def upright_grid(geometry: Geometry, spacing_mm: tuple[float, float, float]) -> 
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in geometry.shape])).reshape(3, -1)
     world = geometry.affine[:3, :3] @ corners + geometry.affine[:3, 3:]
     low, high = world.min(axis=1), world.max(axis=1)
-    shape = np.ceil((high - low) / np.array(spacing_mm)).astype(int) + 1
+    shape = np.ceil((high - low) / np.array(spacing_mm) - 1e-6).astype(int) + 1
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = low
     return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
 def _turn(hu: Array, source: Geometry, target: Geometry) -> Array:
-    matrix = np.linalg.inv(source.affine) @ target.affine
+    matrix = np.round(np.linalg.inv(source.affine) @ target.affine, 9)
     turned: Array = ndimage.affine_transform(
         hu, matrix[:3, :3], matrix[:3, 3], output_shape=target.shape, order=1, mode="constant", cval=AIR_HU
     )

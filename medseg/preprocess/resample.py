@@ -44,7 +44,8 @@ def resample(array: Array, source: Geometry, target: Geometry) -> Array:
     The axis that shrinks most goes first, which keeps the intermediates small.
     """
     ratios = np.array(target.spacing_mm) / np.array(source.spacing_mm)
-    out = np.asarray(array, dtype=np.float32)
+    # Contiguous: a matrix product sums in another order on a flipped view, and results must not depend on it.
+    out = np.ascontiguousarray(array, dtype=np.float32)
     for axis in np.argsort(np.array(target.shape) / np.array(source.shape)):
         if source.shape[axis] == target.shape[axis] and abs(ratios[axis] - 1) < _SAME:
             continue

@@ -42,7 +42,8 @@ def restore(logits: Array, grid: Geometry, source: Geometry) -> LabelMap:
     canonical = source.canonical()
     labels = np.zeros(canonical.shape, dtype=np.uint8)
     confidence = np.zeros(canonical.shape, dtype=np.uint8)
-    to_grid = np.linalg.inv(grid.affine) @ canonical.affine
+    # Rounded, so that a tie between two labels falls alike in every orientation of a file.
+    to_grid = np.round(np.linalg.inv(grid.affine) @ canonical.affine, 9)
     box = _organ_box(logits)
     if box is not None:
         inner = logits[(slice(None), *box)]
@@ -81,8 +82,11 @@ def _organ_box(logits: Array) -> tuple[slice, slice, slice] | None:
 def _slabs(
     box: tuple[slice, slice, slice], to_grid: Array, shape: tuple[int, ...]
 ) -> Iterator[tuple[slice, slice, slice]]:
-    """Source boxes that cover the organs' box, cut along k so that each holds few voxels."""
-    corners = np.array(np.meshgrid(*[(side.start, side.stop - 1) for side in box])).reshape(3, -1)
+    """Source boxes that cover the organs' box, cut along k so that each holds few voxels.
+
+    The box reaches half a model voxel beyond its centres: where the scan ends, thin slices lie there.
+    """
+    corners = np.array(np.meshgrid(*[(side.start - 0.5, side.stop - 0.5) for side in box])).reshape(3, -1)
     back = np.linalg.inv(to_grid)
     points = back[:3, :3] @ corners + back[:3, 3:]
     low = np.maximum(np.floor(points.min(axis=1)), 0).astype(int)
