@@ -7,10 +7,11 @@ from functools import lru_cache
 from typing import Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from medseg.errors import ModelIntegrityError
+from medseg.errors import ConfigError, ModelIntegrityError
 from medseg.imaging.volume import Finding, Volume
 from medseg.inference.sliding import predict_logits
 from medseg.inference.tissue import segment_tissue
@@ -49,6 +50,9 @@ class NetworkSegmenter:
         network: [1, 1, i, j, k] -> [1, C, i, j, k] logits, in evaluation mode.
         card: supplies spacing, HU window, patch, overlap, labels and anatomy.
         precision: 'bf16' (autocast) or 'fp32'.
+
+    Raises:
+        ModelIntegrityError: the card has no input, or its labels are not the network's channels 1, 2, 3 ...
     """
 
     def __init__(self, network: nn.Module, card: ModelCard, precision: str = "bf16") -> None:
@@ -56,6 +60,9 @@ class NetworkSegmenter:
             raise ModelIntegrityError(f"Model {card.id} does not say what input its network wants.")
         self.network, self.input, self.precision = network, card.input, precision
         self.labels: LabelTable = card.label_table
+        if list(self.labels.names.values()) != list(range(1, len(self.labels) + 1)):
+            raise ModelIntegrityError(f"Model {card.id}: the labels of a network must be numbered 1, 2, 3 ...")
+        self.id = card.id
         self.anatomy: Anatomy | None = card.anatomy
 
     def __call__(self, volume: Volume, clock: StageClock, progress: ProgressCallback = ignore) -> Raw:
@@ -71,6 +78,10 @@ class NetworkSegmenter:
                 overlap=self.input.overlap_ratio,
                 precision=self.precision,
                 on_window=lambda share: progress(Progress("segment", 0.15 + 0.6 * share, "Finding organs")),
+            )
+        if len(logits) != len(self.labels) + 1:
+            raise ModelIntegrityError(
+                f"Model {self.id}: {len(logits)} channels for {len(self.labels)} labels and background."
             )
         with clock.stage("restore"):
             progress(Progress("restore", 0.75, "Returning to the scan's own grid"))
@@ -112,13 +123,19 @@ def build_segmenter(package: ModelPackage) -> Segmenter:
     if card.network is None:
         raise ModelIntegrityError(f"Model {card.id} does not name its network.")
     options = card.network.options | {"deep_supervision": 0}
-    network = build_network(card.network.name, options)
+    try:
+        network = build_network(card.network.name, options)
+    except ConfigError as error:
+        raise ModelIntegrityError(f"Model {card.id}: {error}") from error
     _load_weights(network, package)
     return NetworkSegmenter(network.eval().to(memory_format=torch.channels_last_3d), card)  # type: ignore[call-overload]
 
 
 def _load_weights(network: nn.Module, package: ModelPackage) -> None:
-    weights = load_file(package.file(WEIGHTS))
+    try:
+        weights = load_file(package.file(WEIGHTS))
+    except SafetensorError as error:
+        raise ModelIntegrityError(f"Model {package.card.id}: {WEIGHTS} is no safetensors file.") from error
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise ModelIntegrityError(f"Model {package.card.id}: weights are not finite.")
     try:

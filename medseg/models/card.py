@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medseg.errors import ConfigError
 from medseg.labels import LabelTable
 
 Range = tuple[float, float, float]
+Millimetres = Annotated[float, Field(gt=0)]
+Voxels = Annotated[int, Field(gt=0)]
 
 
 class _Strict(BaseModel):
@@ -25,10 +28,16 @@ class NetworkSpec(_Strict):
 class InputSpec(_Strict):
     """What the network wants to see: RAS order, spacing, HU window, window size."""
 
-    spacing_mm: tuple[float, float, float]
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     window_hu: tuple[float, float]
-    patch_size: tuple[int, int, int]
-    overlap_ratio: float
+    patch_size: tuple[Voxels, Voxels, Voxels]
+    overlap_ratio: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _window_opens(self) -> Self:
+        if not self.window_hu[0] < self.window_hu[1]:
+            raise ValueError("window_hu must run from low to high")
+        return self
 
 
 class OrganRange(_Strict):
@@ -81,6 +90,14 @@ class ModelCard(_Strict):
     metrics: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _labels_are_a_table(self) -> Self:
+        try:
+            LabelTable.from_json(self.labels)
+        except (ConfigError, KeyError, TypeError) as error:
+            raise ValueError(f"labels are no label table ({error})") from error
+        return self
 
     @property
     def id(self) -> str:

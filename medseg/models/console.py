@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from medseg.models.card import ModelCard
@@ -20,7 +21,7 @@ def print_models(*, as_json: bool) -> int:
     table = Table("model", "version", "organs", "field", "mean Dice", title="Installed models")
     for card in cards:
         organs = ", ".join(label.title.lower() for label in card.label_table)
-        table.add_row(card.name, card.version, organs, card.field_of_view, _mean_dice(card))
+        table.add_row(*map(escape, (card.name, card.version, organs, card.field_of_view, _mean_dice(card))))
     Console().print(table)
     return 0
 
@@ -32,9 +33,10 @@ def print_card(name: str, *, as_json: bool) -> int:
         print(card.model_dump_json(indent=2))
         return 0
     console = Console()
-    console.print(f"[bold]{card.title}[/bold]  {card.id}\n{card.description}\n")
-    console.print(f"Field: {card.field_of_view}\nIntended use: {card.intended_use}\nLicence: {card.licence}\n")
-    console.print("Limits:\n" + "\n".join(f"  - {limit}" for limit in card.limits))
+    console.print(f"[bold]{escape(card.title)}[/bold]  {escape(card.id)}\n{escape(card.description)}\n")
+    facts = f"Field: {card.field_of_view}\nIntended use: {card.intended_use}\nLicence: {card.licence}\n"
+    console.print(facts, markup=False)
+    console.print("Limits:\n" + "\n".join(f"  - {limit}" for limit in card.limits), markup=False)
     if card.metrics:
         console.print(_scores(card))
     return 0
@@ -42,11 +44,18 @@ def print_card(name: str, *, as_json: bool) -> int:
 
 def _mean_dice(card: ModelCard) -> str:
     value = card.metrics.get("mean_dice")
-    return f"{value:.3f}" if value is not None else "no references"
+    return _score(value) if value is not None else "no references"
 
 
 def _scores(card: ModelCard) -> Table:
-    table = Table("organ", "cases", "Dice", "surface Dice", "misses", title=str(card.metrics.get("data", "")))
+    title = escape(str(card.metrics.get("data", "")))
+    table = Table("organ", "cases", "Dice", "surface Dice", "misses", title=title)
     for organ, row in card.metrics.get("organs", {}).items():
-        table.add_row(organ, str(row["n"]), f"{row['dice']:.3f}", f"{row['surface_dice']:.3f}", str(row["misses"]))
+        table.add_row(
+            escape(organ), str(row["n"]), _score(row["dice"]), _score(row["surface_dice"]), str(row["misses"])
+        )
     return table
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

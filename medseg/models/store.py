@@ -35,6 +35,13 @@ class ModelPackage:
         return sha256_file(self.folder / CARD)
 
     def file(self, name: str) -> Path:
+        """A file of the package.
+
+        Raises:
+            ModelIntegrityError: the card does not list it, so nobody vouches for its bytes.
+        """
+        if name not in self.card.files:
+            raise ModelIntegrityError(f"Model {self.card.id}: its card lists no {name}.")
         return self.folder / name
 
 
@@ -61,9 +68,11 @@ def list_models() -> list[ModelCard]:
 def load_model(name: str | Path) -> ModelPackage:
     """A package by name, name@version or folder, with every hash checked.
 
+    A bare name means an installed model first, and only then a folder of that name.
+
     Raises:
         UnknownModelError: nothing of that name is installed.
-        ModelIntegrityError: a file is missing, altered, or not listed in the card.
+        ModelIntegrityError: a file is missing, altered, or lies outside the package.
     """
     folder = _find(str(name))
     card = read_card(folder / CARD)
@@ -81,25 +90,38 @@ def read_card(path: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelIntegrityError(f"{path.parent.name}/{path.name} is not a model card: {reason}.") from error
+        raise ModelIntegrityError(f"{path.parent.name}/{path.name} is not a model card: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def _find(name: str) -> Path:
-    if (Path(name) / CARD).is_file():
-        return Path(name)
+    here = Path(name)
+    is_package = name != "" and (here / CARD).is_file()
+    if is_package and here.name != name:
+        return here
     for shelf in shelves():
         for path in sorted(shelf.glob(f"*/{CARD}")):
             card = read_card(path)
             if name in (card.name, card.id):
                 return path.parent
+    if is_package:
+        return here
     known = ", ".join(card.name for card in list_models()) or "none"
     raise UnknownModelError(f"No model named {name!r}; installed: {known}.")
 
 
 def _verify(folder: Path, file: str, wanted: str) -> None:
     path = folder / file
-    if Path(file).name != file or not path.is_file():
+    if Path(file).name != file:
+        raise ModelIntegrityError(f"Model {folder.name}: {file!r} does not name a file of the package itself.")
+    if not path.is_file():
         raise ModelIntegrityError(f"Model {folder.name}: {file} is missing.")
     if sha256_file(path) != wanted:
         raise ModelIntegrityError(f"Model {folder.name}: {file} is not the file that the card describes.")
