@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from medseg.errors import GeometryError
 from medseg.imaging import Finding, Volume, read_volume
+from medseg.imaging.checks import check_finite
 from medseg.inference.segmenter import Segmenter, warm_segmenter
 from medseg.labels import LabelTable
 from medseg.models.store import ModelPackage
@@ -47,7 +51,7 @@ def segment(
         package, segmenter = warm_segmenter(model)
     with clock.stage("read"):
         report(Progress("read", 0.02, "Reading the scan"))
-        volume = source if isinstance(source, Volume) else read_volume(source, series=series)
+        volume = _checked(source) if isinstance(source, Volume) else read_volume(source, series=series)
     raw = segmenter(volume, clock, report)
     with clock.stage("measure"):
         report(Progress("measure", 0.92, "Measuring"))
@@ -56,6 +60,16 @@ def segment(
     report(Progress("done", 1.0, "Done"))
     run = _run_report(volume, package, segmenter, clock)
     return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run)
+
+
+def _checked(volume: Volume) -> Volume:
+    """A volume made in memory has passed no intake; what would go wrong in silence is refused here too."""
+    if volume.hu.shape != volume.geometry.shape:
+        raise GeometryError(volume.name, f"an array of {volume.hu.shape} on a grid of {volume.geometry.shape}.")
+    if not (np.isfinite(volume.affine).all() and volume.geometry.voxel_ml > 0):
+        raise GeometryError(volume.name, "its affine is singular or not finite.")
+    check_finite(Path(volume.name), volume.hu)
+    return volume
 
 
 def _verdict(label_map: LabelMap, labels: LabelTable, said: tuple[Finding, ...]) -> tuple[Finding, ...]:

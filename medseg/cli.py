@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from tyro.conf import Positional, arg
 
 from medseg.errors import MedsegError
@@ -76,9 +77,11 @@ def evaluate(
         predictions: Results of `medseg segment`, a folder of label maps, or one file.
         references: Folder of reference label maps (ID_label.nii.gz or ID.nii.gz), or one file.
         out: Folder for the scores.
-        index: JSON with the label table and, per case, which organs were contoured; found beside the references if not given.
+        index: JSON with the label table and, per case, which organs were contoured; if not given, it is
+            looked for beside the references.
         organs: Score only these organs.
-        within_contoured: Judge these organs only between their first and last contoured slice; the plain figure stands beside.
+        within_contoured: Judge these organs only between their first and last contoured slice; the plain
+            figure stands beside.
         margin_slices: Slices added to both ends of that range.
         tolerance_mm: Distance that surface Dice forgives.
     """
@@ -95,7 +98,7 @@ def evaluate(
         tolerance_mm=tolerance_mm,
     )
     Console().print(card.table())
-    Console().print(f"Scores: {out}")
+    print(f"Scores: {out}")
     return 0
 
 
@@ -122,10 +125,8 @@ def train(
     """
     from medseg.training.run import train_model
 
-    package = train_model(
-        config, out, resume=resume, overrides={"max_steps": max_steps, "seed": seed, "index": index}
-    )
-    Console().print(f"Model package: {package}")
+    package = train_model(config, out, resume=resume, overrides={"max_steps": max_steps, "seed": seed, "index": index})
+    print(f"Model package: {package}")
     return 0
 
 
@@ -139,7 +140,8 @@ def main(argv: list[str] | None = None) -> None:
             args=argv,
         )
     except MedsegError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, markup=True)
+        # Escaped and unwrapped: paths hold brackets, and are copied from the terminal.
+        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130

@@ -125,10 +125,12 @@ def field_limits(accepted: list[Candidate], anatomy: Anatomy) -> tuple[float, fl
 
 def height_of_slices(geometry: Geometry) -> Array:
     """RAS z, mm, of every voxel; broadcasts to the shape of the grid."""
-    axes = [np.arange(n, dtype=np.float32) for n in geometry.shape]
     row = geometry.affine[2]
-    terms = [row[a] * axes[a].reshape([-1 if a == b else 1 for b in range(3)]) for a in range(3)]
-    return np.asarray(terms[0] + terms[1] + terms[2] + row[3])
+    heights = np.full((1, 1, 1), row[3])
+    for axis, size in enumerate(geometry.shape):
+        if abs(row[axis]) * size > 1e-3:  # an upright scan needs a row of heights, not a volume
+            heights = heights + row[axis] * np.arange(size).reshape([-1 if axis == other else 1 for other in range(3)])
+    return heights
 
 
 def _nothing(label_map: LabelMap, labels: LabelTable) -> tuple[LabelMap, list[Finding]]:

@@ -87,7 +87,14 @@ def _letters(axes: object, letters: tuple[str, str, str, str]) -> None:
     places = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.97), (0.5, 0.03))
     for letter, (x, y) in zip(letters, places, strict=True):
         axes.text(  # type: ignore[attr-defined]
-            x, y, letter, color="white", fontsize=12, ha="center", va="center", transform=axes.transAxes  # type: ignore[attr-defined]
+            x,
+            y,
+            letter,
+            color="white",
+            fontsize=12,
+            ha="center",
+            va="center",
+            transform=axes.transAxes,  # type: ignore[attr-defined]
         )
 
 
@@ -97,6 +104,4 @@ def _legend(figure: Figure, labels: LabelTable, measurements: Sequence[Measureme
         Patch(color=np.array(label.colour) / 255, label=f"{label.title}  {volumes.get(label.name, 0):.1f} ml")
         for label in labels
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=4, frameon=False, labelcolor="white", fontsize=11
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, labelcolor="white", fontsize=11)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.errors import OutputError
 from medseg.imaging.emit import emit, emit_json, emit_text
 from medseg.imaging.nifti import write_label_map
 from medseg.imaging.volume import Array, Finding, Volume
@@ -43,7 +44,8 @@ class Segmentation:
     def save(self, folder: str | Path) -> Path:
         """Write mask.nii.gz, labels.json, measurements.csv and .json, preview.png, run.json.
 
-        Every file appears only when it is complete and has been read back; run.json comes last.
+        Every file appears only when it is complete and has been read back. run.json comes last,
+        and one of an earlier result goes first: where it stands, the files beside it belong to it.
 
         Returns:
             The folder.
@@ -54,6 +56,7 @@ class Segmentation:
         from medseg.results.preview import write_preview  # matplotlib takes a second; not at import
 
         out = Path(folder)
+        _withdraw(out / "run.json")
         write_label_map(out / "mask.nii.gz", self.mask, self.volume.geometry)
         emit_json(out / "labels.json", {"model": self.run.get("model", {}), "labels": self.labels.to_json()})
         emit_text(out / "measurements.csv", self.to_csv())
@@ -71,11 +74,17 @@ class Segmentation:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
         for row in self.measurements:
-            writer.writerow(
-                [row.organ, row.label, row.volume_ml, _blank(row.mean_hu), _blank(row.sd_hu), *row.extent_mm]
-                + [row.slices, str(row.touches_edge).lower(), _blank(row.mean_probability)]
-            )
+            first = (row.organ, row.label, row.volume_ml, _blank(row.mean_hu), _blank(row.sd_hu))
+            last = (row.slices, str(row.touches_edge).lower(), _blank(row.mean_probability))
+            writer.writerow((*first, *row.extent_mm, *last))
         return text.getvalue()
+
+
+def _withdraw(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} could not be replaced: {error.strerror or error}.") from error
 
 
 def _blank(value: float | None) -> float | str:
