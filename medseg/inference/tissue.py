@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from medseg.imaging.volume import Array, Finding, Volume, reorient, restore_orientation
+from medseg.imaging.volume import Array, Finding, Geometry, Volume, reorient, restore_orientation
 from medseg.labels import LabelTable
 from medseg.preprocess.prepare import AIR_HU
 from medseg.preprocess.resample import grid_like, resample
@@ -41,7 +41,7 @@ def segment_tissue(
     grid = grid_like(source, COARSE_MM)
     coarse = resample(hu, source, grid)
     coarse_body = find_body(coarse)
-    body = resample(coarse_body, grid, source) > 0.5
+    body = _sharpen(coarse_body, hu, grid, source)
     progress(Progress("segment", 0.35, "Finding the lungs"))
     lungs = (resample(find_lungs(coarse, coarse_body, grid.voxel_ml), grid, source) > 0.5) & body
     progress(Progress("segment", 0.5, "Finding bone"))
@@ -78,15 +78,22 @@ def find_body(hu: Array) -> Array:
     return np.asarray(kept)
 
 
+def _sharpen(coarse: Array, hu: Array, grid: Geometry, source: Geometry) -> Array:
+    """The body's skin on the scan's own voxels: inside for certain, or tissue within one coarse voxel."""
+    core = resample(ndimage.binary_erosion(coarse, iterations=2, border_value=1), grid, source) > 0.5
+    reach = resample(ndimage.binary_dilation(coarse), grid, source) > 0.5
+    return np.asarray(core | (reach & (hu > BODY_HU)))
+
+
 def find_lungs(hu: Array, body: Array, voxel_ml: float) -> Array:
     """Large parts of the body that hold air and tissue; gas alone (bowel, airway) is no lung; bool."""
     parts, count = ndimage.label((hu < LUNG_HU) & body)
     lungs = np.zeros(hu.shape, dtype=bool)
-    for number in range(1, count + 1):
+    sizes_ml = np.bincount(parts.ravel(), minlength=count + 1) * voxel_ml
+    for number in np.flatnonzero(sizes_ml[1:] >= MIN_LUNG_ML) + 1:  # bubbles come by the thousand
         part = parts == number
-        size_ml = part.sum() * voxel_ml
         # Gas is near -1000 HU at its core; lung holds blood, save in emphysema, which is large.
-        if size_ml >= SURELY_LUNG_ML or (size_ml >= MIN_LUNG_ML and np.percentile(hu[part], 10) > GAS_HU):
+        if sizes_ml[number] >= SURELY_LUNG_ML or np.percentile(hu[part], 10) > GAS_HU:
             lungs |= part
     return np.asarray(ndimage.binary_closing(np.pad(lungs, 3), iterations=2)[3:-3, 3:-3, 3:-3] & body)
 
