@@ -17,7 +17,7 @@ from medseg.preprocess.restore import LabelMap
 from medseg.results.measure import measure
 from medseg.results.segmentation import Segmentation
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
-from medseg.runtime.provenance import StageClock, machine, now, peak_memory_mb, versions
+from medseg.runtime.provenance import StageClock, machine, now, peak_memory_mb, reset_peak_memory, versions
 
 DEFAULT_MODEL = "head-neck-oar"
 
@@ -46,6 +46,7 @@ def segment(
         ModelError: the model is unknown, damaged or altered.
     """
     report, clock = progress or ignore, StageClock()
+    reset_peak_memory()
     with clock.stage("model"):
         report(Progress("model", 0.0, "Loading the model"))
         package, segmenter = warm_segmenter(model)
