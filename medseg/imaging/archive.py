@@ -100,6 +100,8 @@ def unpacked(path: Path) -> Iterator[list[Member]]:
                 members = list(_unpack(path, archive, Path(folder)))
         except zipfile.BadZipFile as error:
             raise _bad_zip(path, error) from error
+        except NotImplementedError as error:
+            raise UnsafeArchiveError(path, "needs features of zip that are not supported.") from error
         yield members
 
 

@@ -21,7 +21,7 @@ from medseg.errors import (
     TooLargeError,
     TruncatedFileError,
 )
-from medseg.imaging.checks import check_hounsfield, settle_padding
+from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
 from medseg.imaging.dicom_geometry import Stack, grid_affine, stack_slices, tilt_findings
 from medseg.imaging.dicom_headers import DicomFile, SliceHeader, read_header
 from medseg.imaging.dicom_pixels import Slice, read_slice
@@ -129,6 +129,7 @@ def _read(source: Path, headers: Sequence[SliceHeader], series: str | None) -> V
     check_affine(source, affine)
     with _quiet():
         hu, slices, findings = _pixels(source, stack)
+    check_finite(source, hu)
     settle_padding(hu)
     findings += series_findings(candidate) + tilt_findings(chosen) + _slice_findings(slices)
     findings += check_hounsfield(source, hu) + coarse_findings(affine)

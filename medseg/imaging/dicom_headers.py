@@ -119,7 +119,9 @@ def read_header(source: Path, file: DicomFile) -> SliceHeader | None:
         header = _facts(dataset, file)
     except EOFError as error:
         raise TruncatedFileError(source, f"{file.label} ends within its header.") from error
-    except _PARSE_ERRORS as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # pydicom passes on whatever its parsing stumbles over
         if not strict:
             return None
         raise CorruptFileError(source, f"{file.label} cannot be parsed as DICOM.") from error
@@ -127,20 +129,6 @@ def read_header(source: Path, file: DicomFile) -> SliceHeader | None:
     if ended and header is not None and header.is_ct and DEFLATED.encode() not in head:
         raise TruncatedFileError(source, f"{file.label} ends before its pixels.")
     return header
-
-
-# pydicom passes on whatever its parsing stumbles over.
-_PARSE_ERRORS = (
-    pydicom.errors.InvalidDicomError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    NotImplementedError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
 
 
 def _facts(dataset: pydicom.FileDataset, file: DicomFile) -> SliceHeader | None:

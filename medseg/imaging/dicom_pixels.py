@@ -13,9 +13,17 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 
-from medseg.errors import CorruptFileError, NotHUError, NotVolumeError, TruncatedFileError, UnknownFormatError
+from medseg.errors import (
+    CorruptFileError,
+    InputError,
+    NotHUError,
+    NotVolumeError,
+    TruncatedFileError,
+    UnknownFormatError,
+)
 from medseg.imaging.checks import AIR_HU
 from medseg.imaging.dicom_headers import DicomFile, numbers
+from medseg.imaging.values import rescale
 from medseg.imaging.volume import Array
 
 _NATIVE = {
@@ -70,6 +78,15 @@ def read_slice(source: Path, file: DicomFile) -> Slice:
     """
     data = file.path.read_bytes()
     dataset = _parse(source, file, data)
+    try:
+        return _read_dataset(source, file, data, dataset)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # pydicom parses values when they are asked for, and passes on what it stumbles over
+        raise CorruptFileError(source, f"{file.label} cannot be parsed as DICOM.") from error
+
+
+def _read_dataset(source: Path, file: DicomFile, data: bytes, dataset: Dataset) -> Slice:
     syntax = _syntax(dataset)
     _check_layout(source, file, dataset)
     extra = _check_length(source, file, dataset, syntax)
@@ -165,7 +182,7 @@ def _to_hu(source: Path, file: DicomFile, dataset: Dataset, stored: Array) -> Ar
     kind = str(dataset.get("RescaleType", "")).strip().upper()
     if kind in _NOT_HU:
         raise NotHUError(source, f"{file.label} holds {kind} values (RescaleType).")
-    hu = (stored * slope[0] + inter[0]).astype(np.float32)
+    hu = rescale(stored, slope[0], inter[0])
     padding = _padding(dataset, stored)
     if padding is not None:
         hu[padding] = AIR_HU

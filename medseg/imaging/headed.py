@@ -21,7 +21,7 @@ from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
 from medseg.imaging.grid import check_affine, coarse_findings, grids_differ
 from medseg.imaging.naming import printable, scan_name
 from medseg.imaging.stream import CHUNK
-from medseg.imaging.values import trailing_finding
+from medseg.imaging.values import rescale, trailing_finding
 from medseg.imaging.volume import Array, Geometry, Volume
 
 MAX_HEADER_BYTES = 1 << 18
@@ -68,10 +68,14 @@ def read_headed(path: Path, parse: Parser) -> Volume:
         content = start + file.read()
     packed = memoryview(content)[header.size :] if not header.data_file else _detached(path, header.data_file)
     voxels, extra = _decode(path, header, packed)
-    check_finite(path, voxels)
-    hu = voxels.astype(np.float32)
+    hu = rescale(voxels, 1.0, 0.0)
+    check_finite(path, hu)
     settle_padding(hu)
-    findings = trailing_finding(extra) + check_hounsfield(path, hu) + coarse_findings(header.affine)
+    findings = (
+        trailing_finding(path, extra, voxels[..., 0].nbytes)
+        + check_hounsfield(path, hu)
+        + coarse_findings(header.affine)
+    )
     digest = hashlib.sha256(content)
     digest.update(packed if header.data_file else b"")
     geometry = Geometry(header.shape, header.affine)

@@ -53,8 +53,8 @@ def read_nifti(path: Path) -> Volume:
     """
     path = Path(path)
     voxels, header, sha256, findings = _read(path)
-    check_finite(path, voxels)
     hu = rescale(voxels, header.slope, header.inter)
+    check_finite(path, hu)
     settle_padding(hu)
     findings += check_hounsfield(path, hu) + coarse_findings(header.affine)
     geometry = Geometry(header.shape, header.affine)
@@ -70,8 +70,8 @@ def read_label_map(path: Path) -> tuple[Array, Geometry]:
     """
     path = Path(path)
     voxels, header, _, _ = _read(path)
-    check_finite(path, voxels)
     values = rescale(voxels, header.slope, header.inter)
+    check_finite(path, values)
     labels = values.astype(np.int32)
     if not np.array_equal(labels, values) or labels.min() < 0:
         raise DataError(f"{path.name} holds values that are no labels (0, 1, 2 ...).")
@@ -84,7 +84,8 @@ def _read(path: Path) -> tuple[Array, _Header, str, tuple[Finding, ...]]:
     with open_source(path, compressed=compressed) as source:
         header = _read_header(path, source)
         buffer = source.fill(math.prod(header.shape) * header.dtype.itemsize)
-        findings = trailing_finding(source.finish())
+        slice_bytes = header.shape[0] * header.shape[1] * header.dtype.itemsize
+        findings = trailing_finding(path, source.finish(), slice_bytes)
     voxels = np.frombuffer(buffer, header.dtype).reshape(header.shape, order="F")
     return voxels, header, source.sha256, findings
 
@@ -202,8 +203,9 @@ def _as_version_1(raw: nib.Nifti1Header) -> bytes:
     if len(raw.binaryblock) == HEADER_BYTES[1]:
         return bytes(raw.binaryblock)
     older = nib.Nifti1Header()
-    for field in set(older.keys()) & set(raw.keys()) - {"sizeof_hdr", "magic", "vox_offset"}:
-        older[field] = raw[field]
+    with np.errstate(over="ignore"):
+        for field in set(older.keys()) & set(raw.keys()) - {"sizeof_hdr", "magic", "vox_offset"}:
+            older[field] = raw[field]
     older["vox_offset"] = FIRST_VOXEL[1]
     return bytes(older.binaryblock)
 
