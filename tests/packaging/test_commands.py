@@ -28,6 +28,13 @@ def test_the_page_is_started_on_loopback_and_on_the_port_asked_for() -> None:
     assert "--browser.gatherUsageStats false" in line
 
 
+def test_the_demo_segments_an_example_that_is_there() -> None:
+    words = make("--dry-run", "demo", "OUT=out/somewhere").split()
+    example, option, out = words[words.index("segment") + 1 :][:3]
+    assert (ROOT / example).is_file()
+    assert (option, out) == ("--out", '"out/somewhere"')
+
+
 def test_the_fast_suite_has_every_check_and_the_floor() -> None:
     line = make("--dry-run", "test")
     for check in ("ruff check", "ruff format --check", "mypy", "lint-imports", "--cov-fail-under=90"):
