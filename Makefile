@@ -56,7 +56,7 @@ test: lint ## Checks and the fast tests, with the coverage floor (at most ten mi
 	$(PYTEST) -m 'not slow and not browser' --cov=medseg --cov-report=term --cov-report=json:.coverage.json \
 	  --cov-fail-under=90 $(PYTEST_ARGS)
 	@$(PY) -c 'import json; t = json.load(open(".coverage.json"))["totals"]; \
-	  print(f"Branches of medseg that were taken: {t[\"covered_branches\"] / t[\"num_branches\"]:.1%}")'
+	  share = t["covered_branches"] / t["num_branches"]; print(f"Branches of medseg that were taken: {share:.1%}")'
 
 test-slow: $(READY) browser ## The slow tests, the browser's and those on real CTs
 	$(PYTEST) -m '$(SLOW_MARKS)' --durations=10 $(PYTEST_ARGS)
