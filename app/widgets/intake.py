@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from app.desk import desk, is_local
 from app.services import Model, Problem, Refused, models
@@ -56,7 +59,7 @@ def _ask_files() -> Take | None:
     # Any ending is accepted: most DICOM files have none, and the reader judges by content.
     files = st.file_uploader(say("intake.files"), accept_multiple_files=True, max_upload_size=_MAX_MB, key="files")
     st.caption(say("intake.files.help"))
-    return (lambda: desk().take_uploads(files)) if files else None
+    return (lambda: _take_uploads(files)) if files else None
 
 
 def _ask_folder() -> Take | None:
@@ -64,7 +67,21 @@ def _ask_folder() -> Take | None:
         say("intake.folder"), accept_multiple_files="directory", max_upload_size=_MAX_MB, key="folder"
     )
     st.caption(say("intake.folder.help"))
-    return (lambda: desk().take_uploads(files)) if files else None
+    return (lambda: _take_uploads(files)) if files else None
+
+
+def _take_uploads(files: list[UploadedFile]) -> str:
+    study = desk().take_uploads(files)
+    _let_go(files)
+    return study
+
+
+def _let_go(files: list[UploadedFile]) -> None:
+    """The files lie on the disk now; Streamlit would keep them in memory as long as the session lasts."""
+    context = get_script_run_ctx()
+    if context is not None and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+        for file in files:
+            context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
 
 
 def _ask_path() -> Take | None:

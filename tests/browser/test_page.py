@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import re
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -181,10 +182,19 @@ def test_a_running_job_is_cancelled_and_leaves_nothing(page: Page, server: Serve
     assert not list(server.work.glob("medseg-page-*/*/*/input/scan.nii"))
 
 
+def uploaded_files_in_memory(server: Server) -> str:
+    with urllib.request.urlopen(f"{server.url}/_stcore/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    assert any("cache" in line for line in lines)
+    return "\n".join(line for line in lines if "UploadedFileManager" in line)
+
+
 def test_a_reload_finds_the_result_and_deleting_it_ends_that(page: Page, server: Server, tmp_path: Path) -> None:
     upload(page, [write_nifti(tmp_path / "again.nii.gz", phantom_volume())])
+    assert uploaded_files_in_memory(server) != ""
     choose_tissue(page)
     segment(page, "again")
+    assert uploaded_files_in_memory(server) == ""
     page.reload()
     page.locator("table.organs").wait_for()
     address = page.url
