@@ -58,12 +58,13 @@ def check_affine(path: Path, affine: Array) -> None:
     """
     if not np.isfinite(affine).all():
         raise GeometryError(path, "its orientation matrix holds NaN or infinite numbers.")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(over="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    listed = " x ".join(f"{mm:.4g}" for mm in spacing)
+    if (spacing > 0).all() and not (spacing.min() >= MIN_SPACING_MM and spacing.max() <= MAX_SPACING_MM):
+        raise GeometryError(path, f"its voxel spacing of {listed} mm cannot be that of a CT.")
     if (spacing == 0).any() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
         raise GeometryError(path, "its orientation matrix has an empty or doubled axis.")
-    listed = " x ".join(f"{mm:.4g}" for mm in spacing)
-    if spacing.min() < MIN_SPACING_MM or spacing.max() > MAX_SPACING_MM:
-        raise GeometryError(path, f"its voxel spacing of {listed} mm cannot be that of a CT.")
     axes = affine[:3, :3] / spacing
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if shear > MAX_SHEAR:
