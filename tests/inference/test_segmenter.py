@@ -1,0 +1,134 @@
+"""Building a segmenter from a package: what does not fit is refused, what fits is kept warm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medseg.errors import Cancelled, ModelIntegrityError
+from medseg.imaging.emit import sha256_file
+from medseg.inference.segmenter import NetworkSegmenter, TissueSegmenter, build_segmenter, warm_segmenter
+from medseg.labels import LabelTable
+from medseg.models.card import Anatomy, FieldLimits, NetworkSpec, OrganRange
+from medseg.models.store import WEIGHTS, ModelPackage, load_model
+from medseg.networks.catalogue import build_network
+from medseg.runtime.progress import Progress
+from medseg.runtime.provenance import StageClock
+from tests.inference.planted import OPTIONS, planted_volume, threshold_card, threshold_weights, write_package
+
+
+def package(folder: Path, **changes: Any) -> ModelPackage:
+    return load_model(write_package(folder / "model", threshold_card(**changes)))
+
+
+def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
+    weights = threshold_weights()
+    weights["head.bias"][1] = float("nan")
+    with pytest.raises(ModelIntegrityError, match=r"threshold@1\.2\.3: weights are not finite"):
+        build_segmenter(load_model(write_package(tmp_path / "m", weights=weights)))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    other = build_network("Optimized3DUNet", {"out_channels": 3, "channels": [2, 4]}).state_dict()
+    with pytest.raises(ModelIntegrityError, match="do not fit"):
+        build_segmenter(load_model(write_package(tmp_path / "m", weights=other)))
+
+
+def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
+    folder = write_package(tmp_path / "m")
+    (folder / WEIGHTS).write_bytes(b"pickle me")
+    card = threshold_card(files={WEIGHTS: sha256_file(folder / WEIGHTS)})
+    (folder / "model.json").write_text(card.model_dump_json())
+    with pytest.raises(ModelIntegrityError, match="no safetensors file"):
+        build_segmenter(load_model(folder))
+
+
+def test_weights_that_the_card_does_not_list_are_refused(tmp_path: Path) -> None:
+    folder = write_package(tmp_path / "m")
+    (folder / "model.json").write_text(threshold_card().model_dump_json())
+    with pytest.raises(ModelIntegrityError, match=r"its card lists no weights\.safetensors"):
+        build_segmenter(load_model(folder))
+
+
+def test_a_network_card_names_network_and_input(tmp_path: Path) -> None:
+    with pytest.raises(ModelIntegrityError, match="does not name its network"):
+        build_segmenter(package(tmp_path / "a", network=None))
+    with pytest.raises(ModelIntegrityError, match="what input"):
+        build_segmenter(package(tmp_path / "b", input=None))
+    with pytest.raises(ModelIntegrityError, match=r"threshold@1\.2\.3: Unknown network 'Nope'"):
+        build_segmenter(package(tmp_path / "c", network=NetworkSpec(name="Nope", options={})))
+
+
+def test_labels_have_to_be_the_networks_channels(tmp_path: Path) -> None:
+    gap = LabelTable.from_names({"a": 1, "b": 3}).to_json()
+    with pytest.raises(ModelIntegrityError, match="numbered 1, 2, 3"):
+        build_segmenter(package(tmp_path / "a", labels=gap))
+    one = LabelTable.from_names({"a": 1}).to_json()
+    segmenter = build_segmenter(package(tmp_path / "b", labels=one))
+    with pytest.raises(ModelIntegrityError, match="3 channels for 1 labels"):
+        segmenter(planted_volume((6, 6, 6), (4.0, 4.0, 4.0)), StageClock())
+
+
+def test_deep_supervision_heads_are_left_out(tmp_path: Path) -> None:
+    options = OPTIONS | {"deep_supervision": 2}
+    built = build_segmenter(package(tmp_path, network=NetworkSpec(name="Optimized3DUNet", options=options)))
+    assert isinstance(built, NetworkSegmenter)
+    assert not built.network.training
+
+
+def test_half_precision_kernels_become_float(tmp_path: Path) -> None:
+    weights = {k: v.half() if v.ndim > 1 else v for k, v in threshold_weights().items()}
+    built = build_segmenter(load_model(write_package(tmp_path / "m", weights=weights)))
+    assert isinstance(built, NetworkSegmenter)
+    assert {p.dtype for p in built.network.parameters()} == {torch.float32}
+
+
+def test_a_model_is_loaded_once_and_again_when_it_changes(tmp_path: Path) -> None:
+    folder = write_package(tmp_path / "m")
+    first, again = warm_segmenter(str(folder)), warm_segmenter(str(folder))
+    assert first is again
+    write_package(folder, threshold_card(version="2.0.0"))
+    assert warm_segmenter(str(folder))[0].card.version == "2.0.0"
+    (folder / WEIGHTS).write_bytes(b"changed behind the card's back")
+    with pytest.raises(ModelIntegrityError, match="not the file"):
+        warm_segmenter(str(folder))
+
+
+def test_stages_are_timed_and_progress_goes_forward(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    clock = StageClock()
+    volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0))
+    build_segmenter(package(tmp_path))(volume, clock, seen.append)
+    assert list(clock.seconds) == ["prepare", "segment", "restore", "clean"]
+    fractions = [event.fraction for event in seen]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.1, 0.85)
+    assert list(dict.fromkeys(event.stage for event in seen)) == ["prepare", "segment", "restore", "clean"]
+
+
+def test_cancel_stops_between_windows(tmp_path: Path) -> None:
+    def stop(event: Progress) -> None:
+        if event.stage == "segment":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        build_segmenter(package(tmp_path))(planted_volume((6, 6, 6), (4.0, 4.0, 4.0)), StageClock(), stop)
+
+
+def test_a_card_with_anatomy_drops_what_cannot_be(tmp_path: Path) -> None:
+    organs = {name: OrganRange(volume_ml=(5e3, 6e3, 7e3), mean_hu=(0, 1, 2)) for name in ("parotid_gland_left",)}
+    field = {"parotid_gland_left": FieldLimits(below_mm=100, above_mm=100)}
+    segmenter = build_segmenter(package(tmp_path, anatomy=Anatomy(organs=organs, offsets=[], field=field)))
+    raw = segmenter(planted_volume((28, 26, 24), (4.0, 4.0, 4.0)), StageClock())
+    assert not np.any(raw.label_map.labels)
+    assert [finding.code for finding in raw.findings] == ["outside_field"]
+
+
+def test_rules_need_no_weights() -> None:
+    package, segmenter = warm_segmenter("tissue-hu")
+    assert isinstance(segmenter, TissueSegmenter)
+    assert package.card.kind == "rules"

@@ -1,0 +1,95 @@
+"""Sliding windows: counted, cancelled, blended without a seam, and refused when not finite."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medseg.errors import Cancelled, ModelError
+from medseg.inference.sliding import AIR, count_windows, predict_logits
+
+
+class Pointwise(nn.Module):
+    """Logits (-x, x, 2x) voxel by voxel; remembers the windows that it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.append(tuple(x.shape))
+        return torch.cat([-x, x, 2 * x], dim=1)
+
+
+def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 3, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(8, 8, 8), (9, 8, 8), (3, 30, 8), (17, 23, 11), (5, 4, 3), (1, 1, 40), (24, 16, 12)])
+def test_windows_are_counted_before_they_run(shape: tuple[int, int, int], overlap: float) -> None:
+    network, shares = Pointwise(), []
+    predict_logits(network, scan(shape), window=(8, 8, 6), overlap=overlap, precision="fp32", on_window=shares.append)
+    assert len(network.shapes) == count_windows(shape, (8, 8, 6), overlap)
+    assert set(network.shapes) == {(1, 1, 8, 8, 6)}
+    np.testing.assert_allclose(shares, np.arange(1, len(shares) + 1) / len(shares))
+
+
+@pytest.mark.parametrize("shape", [(20, 17, 9), (4, 5, 3), (8, 8, 8), (1, 12, 30)])
+def test_blending_leaves_no_seam(shape: tuple[int, int, int]) -> None:
+    image = scan(shape)
+    logits = predict_logits(Pointwise(), image, window=(8, 8, 8), overlap=0.3, precision="fp32")
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, np.stack([-image, image, 2 * image]), atol=2e-5)
+
+
+def test_bf16_stays_within_its_rounding() -> None:
+    image = scan((10, 9, 8))
+    logits = predict_logits(
+        nn.Conv3d(1, 2, 1).requires_grad_(False).apply(_identity), image, window=(8, 8, 8), overlap=0.3
+    )
+    np.testing.assert_allclose(logits[0], image, atol=0.02)
+    assert logits.dtype == np.float32
+
+
+def _identity(layer: nn.Module) -> None:
+    assert isinstance(layer, nn.Conv3d)
+    nn.init.ones_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+def test_beyond_a_tiny_scan_lies_air() -> None:
+    class Darkest(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.amin(dim=(2, 3, 4), keepdim=True).expand_as(x).repeat(1, 2, 1, 1, 1)
+
+    logits = predict_logits(Darkest(), np.full((3, 3, 3), 2.0, np.float32), window=(8, 8, 8), overlap=0.3)
+    np.testing.assert_array_equal(logits, AIR)
+
+
+def test_raising_while_windows_run_cancels() -> None:
+    network = Pointwise()
+
+    def stop(share: float) -> None:
+        if share > 0.2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        predict_logits(network, scan((24, 24, 24)), window=(8, 8, 8), overlap=0.0, on_window=stop)
+    assert len(network.shapes) == math.floor(27 * 0.2) + 1
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_refused(poison: float) -> None:
+    class Poisoned(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out = torch.cat([x, x], dim=1)
+            out[0, 1, 0, 0, 0] = poison
+            return out
+
+    with pytest.raises(ModelError, match="not finite"):
+        predict_logits(Poisoned(), scan((9, 9, 9)), window=(8, 8, 8), overlap=0.3)

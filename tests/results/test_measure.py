@@ -1,0 +1,99 @@
+"""Volumes, HU, extents and edges against values known by hand, in several orientations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medseg.imaging.volume import Geometry, Volume
+from medseg.labels import LabelTable
+from medseg.preprocess.restore import LabelMap
+from medseg.results.measure import Measurement, measure
+from tests.phantoms import ORIENTATIONS, SPHERE_ML, SPHERE_RADIUS_MM, orient, phantom_labels, phantom_volume
+
+LABELS = LabelTable.from_names({"brainstem": 1, "larynx": 2, "mandible": 5})
+
+
+def scan_and_mask() -> tuple[Volume, Volume]:
+    """A box of 4 x 5 x 6 voxels of 1 x 2 x 3 mm; its HU are 0 in one half and 100 in the other."""
+    geometry = Geometry((12, 13, 14), np.diag([1.0, 2.0, 3.0, 1.0]))
+    hu = np.full(geometry.shape, -1000.0, np.float32)
+    mask = np.zeros(geometry.shape, np.float32)
+    hu[3:7, 2:7, 5:11] = 0
+    hu[3:7, 2:7, 8:11] = 100
+    mask[3:7, 2:7, 5:11] = 1
+    mask[11, 12, 13] = 2
+    return Volume(hu, geometry), Volume(mask, geometry)
+
+
+def rows(scan: Volume, mask: Volume, confidence: int = 204) -> tuple[Measurement, ...]:
+    labels = mask.hu.astype(np.uint8)
+    sure = np.where(labels > 0, confidence, 0).astype(np.uint8)
+    return measure(LabelMap(labels, sure, mask.geometry), scan, LABELS)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
+def test_a_box_is_measured_alike_in_every_orientation(orientation: str) -> None:
+    scan, mask = (orient(volume, orientation) for volume in scan_and_mask())
+    box, corner, nothing = rows(scan, mask)
+    assert box == Measurement(
+        organ="brainstem",
+        label=1,
+        volume_ml=0.72,
+        mean_hu=50.0,
+        sd_hu=50.0,
+        extent_mm=(4.0, 10.0, 18.0),
+        slices=6,
+        touches_edge=False,
+        mean_probability=0.8,
+    )
+    assert (corner.volume_ml, corner.slices, corner.touches_edge) == (0.006, 1, True)
+    assert corner.extent_mm == (1.0, 2.0, 3.0)
+    assert nothing == Measurement("mandible", 5, 0.0, None, None, (0.0, 0.0, 0.0), 0, False, None)
+
+
+@pytest.mark.parametrize("face", [(0, 0), (0, -1), (1, 0), (1, -1), (2, 0), (2, -1)])
+def test_every_face_of_the_scan_counts_as_its_edge(face: tuple[int, int]) -> None:
+    scan, mask = scan_and_mask()
+    mask.hu[:] = 0
+    where = [5, 5, 5]
+    where[face[0]] = face[1]
+    mask.hu[tuple(where)] = 1
+    assert rows(scan, mask)[0].touches_edge
+
+
+def test_rules_have_no_probability() -> None:
+    assert rows(*scan_and_mask(), confidence=0)[0].mean_probability is None
+
+
+def test_slices_with_a_gap_between_are_counted_not_spanned() -> None:
+    scan, mask = scan_and_mask()
+    mask.hu[:, :, 7] = 0
+    row = rows(scan, mask)[0]
+    assert (row.slices, row.extent_mm[2]) == (5, 18.0)
+
+
+def test_a_sheared_looking_oblique_grid_still_has_the_right_volume() -> None:
+    scan, mask = scan_and_mask()
+    angle = np.radians(20)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    grid = Geometry(mask.geometry.shape, turn @ mask.affine)
+    row = rows(Volume(scan.hu, grid), Volume(mask.hu, grid))[0]
+    assert row.volume_ml == 0.72
+    assert row.extent_mm == (4.0, 10.0, 18.0)
+
+
+def test_the_phantoms_sphere() -> None:
+    scan = phantom_volume((70, 60, 50), (2.0, 2.0, 2.5), orientation="LIP", noise_hu=0.0)
+    labels = phantom_labels(scan)
+    row = measure(LabelMap(labels, labels, scan.geometry), scan, LABELS)[0]
+    assert row.volume_ml == pytest.approx(SPHERE_ML, rel=0.02)
+    assert (row.mean_hu, row.sd_hu) == (120.0, 0.0)
+    np.testing.assert_allclose(row.extent_mm, 2 * SPHERE_RADIUS_MM, atol=2.6)
+
+
+def test_rows_become_plain_json() -> None:
+    row = rows(*scan_and_mask())[0].to_json()
+    assert row["extent_mm"] == [4.0, 10.0, 18.0]
+    assert list(row)[:3] == ["organ", "label", "volume_ml"]

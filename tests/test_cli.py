@@ -1,0 +1,131 @@
+"""The command line: real processes where the process is the point, the entry point itself elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medseg.cli import main
+from tests.inference.planted import planted_volume, threshold_card, write_package
+from tests.phantoms import phantom_volume, write_nifti
+
+SCAN = phantom_volume((30, 26, 24), (5.0, 5.0, 5.5), orientation="LPS")
+
+
+def medseg(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "medseg", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def test_help_names_the_commands() -> None:
+    done = medseg("--help")
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("segment", "models", "evaluate", "train", "Research use only"))
+    assert done.stderr == ""
+
+
+def test_importing_medseg_is_quick_and_brings_no_torch() -> None:
+    code = "import sys, medseg, medseg.cli; print([m for m in ('torch', 'monai', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_good_and_a_broken_scan(tmp_path: Path) -> None:
+    """The good one is finished, the broken one is named, the exit code says both; a rerun computes nothing."""
+    scan = write_nifti(tmp_path / "neck[1].nii.gz", SCAN)
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(scan.read_bytes()[:2000])
+    done = medseg("segment", scan, broken, "-o", tmp_path / "out", "--model", "tissue-hu")
+    assert done.returncode == 3, done.stderr
+    assert str(tmp_path / "out") in done.stdout
+    assert "broken.nii.gz" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    (row,) = [row for row in read_csv(next((tmp_path / "out").glob("*/measurements.csv"))) if row["organ"] == "bone"]
+    assert float(row["volume_ml"]) > 5
+    began = time.monotonic()
+    again = medseg("segment", scan, "-o", tmp_path / "out", "--model", "tissue-hu")
+    assert again.returncode == 0, again.stderr
+    assert "1 unchanged" in again.stdout
+    assert time.monotonic() - began < 60
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_an_unknown_model_is_a_sentence_and_an_exit_code(tmp_path: Path) -> None:
+    scan = write_nifti(tmp_path / "scan.nii", SCAN)
+    done = medseg("segment", scan, "-o", tmp_path / "out", "--model", "no-such-model")
+    assert done.returncode == 66
+    assert done.stderr.startswith("Error: No model named 'no-such-model'; installed: ")
+    assert "tissue-hu" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def exit_code(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("models", "--json") == 0
+    assert "tissue-hu" in [card["name"] for card in json.loads(capsys.readouterr().out)]
+    assert exit_code("models") == 0
+    assert "tissue-hu" in capsys.readouterr().out
+    assert exit_code("models", "tissue-hu") == 0
+    assert "Intended use" in capsys.readouterr().out
+
+
+def test_errors_keep_brackets_and_stay_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich would read [/b] as markup; and a path that is wrapped cannot be copied."""
+    name = str(tmp_path / ("a" * 90) / "[/b][red]")
+    assert exit_code("models", name) == 66
+    assert f"Error: No model named {name!r}; installed:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["segment"], ["segment", "x"], ["sgment"], ["models", "--jsn"]])
+def test_a_wrong_call_is_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*arguments) == 2
+    assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["segment", "models", "evaluate", "train"])
+def test_every_command_has_help_worth_reading(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(command, "--help") == 0
+    text = capsys.readouterr().out
+    assert len(text) > 400
+    assert "(required)" in text or command == "models"
+
+
+def test_scores_are_shown_and_their_folder_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from medseg.imaging.nifti import write_label_map
+    from tests.inference.planted import planted_labels
+
+    volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0))
+    for folder in ("predicted", "reference"):
+        write_label_map(tmp_path / folder / "case.nii.gz", planted_labels(volume), volume.geometry)
+    index = {"labels": {"parotid_gland_left": 1, "parotid_gland_right": 2}, "cases": []}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    arguments = [tmp_path / "predicted", tmp_path / "reference", "-o", tmp_path / "scores"]
+    code = exit_code("evaluate", *arguments, "--index", tmp_path / "index.json")
+    assert code == 0, capsys.readouterr()
+    assert f"Scores: {tmp_path / 'scores'}" in capsys.readouterr().out
+    assert (tmp_path / "scores" / "scores.csv").is_file()
+
+
+def test_a_config_that_is_not_there_is_an_error_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("train", tmp_path / "nothing.yaml", "-o", tmp_path / "run") not in (0, 1)
+    assert "nothing.yaml" in capsys.readouterr().err
+
+
+def test_a_package_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_package(tmp_path / "mine", threshold_card(title="My own"))
+    assert exit_code("models", folder) == 0
+    assert "My own" in capsys.readouterr().out
