@@ -32,15 +32,18 @@ def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
     return torch.cat([background, rest], dim=1)
 
 
-def partial_dice_ce(logits: Tensor, target: Tensor, known: Tensor, smooth: float = 1.0) -> Tensor:
-    """Mean of marginal cross-entropy and batch soft Dice over the known organs.
+def partial_dice_ce(logits: Tensor, target: Tensor, known: Tensor, smooth: float = 1e-5) -> Tensor:
+    """Sum of marginal cross-entropy and batch soft Dice over the organs in the batch.
+
+    An organ that no patch of the batch shows has no Dice: its share would be decided by
+    `smooth` and push the organ out of the network for good. Cross-entropy sees its false alarms.
 
     Args:
         logits: [B, C, D, H, W].
         target: [B, D, H, W] int64; labels of unknown organs count as background.
         known: [B, C] bool.
     """
-    log_p = merge_unknown(logits, known.clone())
+    log_p = merge_unknown(logits, known)
     seen = known.gather(1, target.flatten(1)).view_as(target)
     target = torch.where(seen, target, torch.zeros_like(target))
     cross_entropy = F.nll_loss(log_p, target)
@@ -52,8 +55,8 @@ def partial_dice_ce(logits: Tensor, target: Tensor, known: Tensor, smooth: float
     overlap = (p * onehot * keep).sum(axes)[1:]
     total = ((p + onehot) * keep).sum(axes)[1:]
     dice = (2 * overlap + smooth) / (total + smooth)
-    has_any = known[:, 1:].any(0).to(p.dtype)
-    dice_loss = ((1 - dice) * has_any).sum() / has_any.sum().clamp(min=1)
+    shown = (onehot.sum(axes)[1:] > 0).to(p.dtype)
+    dice_loss = ((1 - dice) * shown).sum() / shown.sum().clamp(min=1)
     return cross_entropy + dice_loss
 
 
