@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from medseg.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
-Triple = tuple[float, float, float]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if not pair[0] < pair[1]:
+        raise ValueError("the first number must be the smaller one")
+    return pair
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError("two positive factors, the smaller one first")
+    return pair
+
+
+Span = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Factors = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class NetworkConfig(_Strict):
@@ -29,7 +44,7 @@ class AugmentConfig(_Strict):
     """How a training patch is changed; probabilities are per patch."""
 
     rotate_deg: float = Field(15.0, ge=0, le=45)
-    scale: tuple[float, float] = (0.8, 1.25)
+    scale: Factors = (0.8, 1.25)
     mirror_left_right: float = Field(0.5, ge=0, le=1)
     couch: float = Field(0.5, ge=0, le=1)
     noise_hu: float = Field(40.0, ge=0)
@@ -62,9 +77,9 @@ class TrainConfig(_Strict):
     version: str = "1.0.0"
     index: Path
     open_ended: tuple[str, ...] = ()
-    spacing_mm: Triple
-    window_hu: tuple[float, float]
-    patch_size: tuple[int, int, int] = (64, 64, 64)
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    window_hu: Span
+    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 64)
     overlap_ratio: float = Field(0.3, ge=0, lt=0.9)
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -85,14 +100,17 @@ class TrainConfig(_Strict):
 def load_config(source: str | Path, **overrides: Any) -> TrainConfig:
     """A YAML file or a preset's name -> config; keyword overrides that are not None win.
 
+    A relative `index` of the file is sought from the file's folder, then from the current one; an
+    overriding one from the current folder alone.
+
     Raises:
-        ConfigError: no such file or preset, unknown key, value out of range.
+        ConfigError: no such file or preset, no YAML, unknown key, value out of range.
     """
     path = _find(source)
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} is not a mapping of settings.")
-    values.update({key: value for key, value in overrides.items() if value is not None})
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if "index" in given:
+        given["index"] = Path.cwd() / given["index"]
+    values = _read(path) | given
     try:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -100,6 +118,16 @@ def load_config(source: str | Path, **overrides: Any) -> TrainConfig:
     index = config.index if config.index.is_absolute() else (path.parent / config.index)
     local = index if index.exists() else Path.cwd() / config.index
     return config.model_copy(update={"index": local})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is no YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name} is not a mapping of settings.")
+    return values
 
 
 def _find(source: str | Path) -> Path:
@@ -113,4 +141,5 @@ def _find(source: str | Path) -> Path:
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
-    return f"{key}: {fault['msg']} (got {fault.get('input')!r})."
+    got = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
+    return f"{key}: {fault['msg']}{got}."
