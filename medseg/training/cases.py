@@ -6,18 +6,32 @@ beside it lie SPLIT/ID_ct.nii.gz and SPLIT/ID_label.nii.gz.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medseg.errors import DataError
 from medseg.imaging.nifti import read_label_map, read_nifti
-from medseg.imaging.volume import Array, Geometry, reorient
+from medseg.imaging.volume import Array, reorient
 from medseg.preprocess.resample import grid_like, resample, resample_labels
+
+BODY_HU = -200  # background patches are centred on voxels above
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+    id: str
+    split: str
+    contoured: tuple[str, ...]
+
+
+class _Index(BaseModel):
+    labels: dict[str, int]
+    cases: tuple[_Entry, ...]
 
 
 @dataclass(frozen=True)
@@ -64,39 +78,51 @@ def read_index(path: Path) -> Dataset:
     """Read `index.json`.
 
     Raises:
-        DataError: the file, a label table or a scan is missing, or a patient is in two splits.
+        DataError: the file or a scan is missing, it is no index, or a patient is listed twice.
     """
     if not path.is_file():
         raise DataError(f"No dataset index at {path}.", advice="Give `index:` in the config.")
-    index = json.loads(path.read_text(encoding="utf-8"))
-    labels = dict(index["labels"])
-    cases = tuple(_case(path.parent, entry, labels) for entry in index["cases"])
+    index = _parse(path)
+    cases = tuple(_case(path.parent, entry, index.labels) for entry in index.cases)
     ids = [case.id for case in cases]
-    if len(set(ids)) != len(ids):
-        raise DataError(f"{path.name}: a patient is listed twice.")
-    return Dataset(labels, cases)
+    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+        raise DataError(f"{path.name}: listed twice: {', '.join(twice)}.", advice="A patient belongs to one split.")
+    return Dataset(index.labels, cases)
 
 
-def _case(root: Path, entry: dict[str, object], labels: dict[str, int]) -> CaseFiles:
-    name, split = str(entry["id"]), str(entry["split"])
-    folder = root / split
-    contoured = tuple(str(organ) for organ in entry["contoured"])  # type: ignore[attr-defined]
-    case = CaseFiles(name, split, folder / f"{name}_ct.nii.gz", folder / f"{name}_label.nii.gz", contoured)
+def _parse(path: Path) -> _Index:
+    try:
+        return _Index.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise DataError(f"{path} is not a dataset index: {where} {fault['msg']}.") from error
+
+
+def _case(root: Path, entry: _Entry, labels: dict[str, int]) -> CaseFiles:
+    name, folder = entry.id, root / entry.split
+    case = CaseFiles(name, entry.split, folder / f"{name}_ct.nii.gz", folder / f"{name}_label.nii.gz", entry.contoured)
     for file in (case.ct, case.label):
         if not file.is_file():
             raise DataError(f"Case {name}: {file.name} is missing.")
-    unknown = set(contoured) - set(labels)
-    if unknown:
-        raise DataError(f"Case {name}: contoured organs {sorted(unknown)} are not in the label table.")
+    if unknown := sorted(set(entry.contoured) - set(labels)):
+        raise DataError(f"Case {name}: contoured organs are not in the label table: {', '.join(unknown)}.")
     return case
 
 
 def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, float, float]) -> TrainingCase:
-    """Read one case, turn it to RAS and resample it to the training grid."""
+    """Read one case, turn it to RAS and resample it to the training grid.
+
+    Raises:
+        InputError: a file that cannot be read as CT or labels.
+        DataError: grids differ, a value has no name, or the scan shows nobody.
+    """
     volume = read_nifti(case.ct)
     label_map, geometry = read_label_map(case.label)
     if not geometry.matches(volume.geometry):
         raise DataError(f"Case {case.id}: scan and labels lie on different grids.")
+    if nameless := sorted({int(value) for value in np.unique(label_map)} - {0, *labels.values()}):
+        raise DataError(f"Case {case.id}: label values {nameless} are not in the label table.")
     ornt, source = volume.geometry.to_canonical, volume.geometry.canonical()
     target = grid_like(source, spacing_mm)
     num_labels = max(labels.values()) + 1
@@ -104,7 +130,10 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
     fitted = resample_labels(reorient(label_map, ornt), source, target, num_labels)
     known = np.zeros(num_labels, dtype=bool)
     known[[0, *(labels[organ] for organ in case.contoured)]] = True
-    return TrainingCase(case.id, np.round(hu).astype(np.int16), fitted, known, _places(hu, fitted, known))
+    places = _places(hu, fitted, known)
+    if 0 not in places:
+        raise DataError(f"Case {case.id}: the scan holds nothing denser than {BODY_HU:g} HU, no body.")
+    return TrainingCase(case.id, np.round(hu).astype(np.int16), fitted, known, places)
 
 
 def load_cases(
@@ -117,5 +146,5 @@ def load_cases(
 
 def _places(hu: Array, labels: Array, known: Array) -> dict[int, Array]:
     places = {value: np.argwhere(labels == value).astype(np.int16) for value in np.flatnonzero(known)[1:]}
-    places[0] = np.argwhere((hu > -200)[::2, ::2, ::2]).astype(np.int16) * 2
+    places[0] = np.argwhere((hu > BODY_HU)[::2, ::2, ::2]).astype(np.int16) * 2
     return {int(value): where for value, where in places.items() if len(where)}

@@ -23,6 +23,7 @@ from monai.transforms import (  # type: ignore[attr-defined]
 )
 from torch import Tensor
 
+from medseg.errors import ConfigError, DataError
 from medseg.imaging.volume import Array
 from medseg.labels import LabelTable
 from medseg.preprocess.intensity import normalise
@@ -48,6 +49,10 @@ class PatchSampler:
         cases: all training cases.
         config: sizes, window and augmentation.
         labels: the dataset's label table; sides trade places when a patch is mirrored.
+
+    Raises:
+        DataError: no cases.
+        ConfigError: an open-ended organ that the label table lacks.
     """
 
     def __init__(
@@ -56,6 +61,10 @@ class PatchSampler:
         config: TrainConfig,
         labels: LabelTable,
     ) -> None:
+        if not cases:
+            raise DataError("There are no training cases.", advice="Give cases of the index the split `train`.")
+        if strangers := sorted(set(config.open_ended) - set(labels.names)):
+            raise ConfigError(f"open_ended names organs that the dataset lacks: {', '.join(strangers)}.")
         self.cases = list(cases)
         self.config = config
         self.num_classes = len(cases[0].known)
