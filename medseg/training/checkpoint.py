@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medseg.errors import DataError
+from medseg.errors import DataError, OutputError
 from medseg.imaging.emit import emit
 
 
@@ -23,8 +23,7 @@ def save_checkpoint(
     for index, slots in optimiser.state_dict()["state"].items():
         tensors |= _prefixed(f"optimiser.{index}", slots)
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"state": json.dumps(state)}
-    emit(path, lambda temporary: save_file(tensors, temporary, metadata), _check)
+    emit_tensors(path, tensors, {"state": json.dumps(state)})
 
 
 def load_checkpoint(
@@ -33,11 +32,9 @@ def load_checkpoint(
     """Restore what `save_checkpoint` wrote; returns its `state`.
 
     Raises:
-        DataError: the checkpoint belongs to another network.
+        DataError: the file is damaged or no checkpoint, or belongs to another network.
     """
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        state: dict[str, Any] = json.loads(file.metadata()["state"])
+    tensors, state = _read(path)
     try:
         network.load_state_dict(_under("network", tensors))
         average.load_state_dict(_under("average", tensors))
@@ -51,6 +48,33 @@ def load_checkpoint(
     return state
 
 
+def emit_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """Write tensors as safetensors, complete and verified, or not at all.
+
+    Raises:
+        OutputError: it could not be written completely; `path` is as it was before.
+    """
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # no OSError, even where the disk is full
+            raise OutputError(f"{path} could not be written: {error}.") from error
+
+    return emit(path, write, lambda temporary: _check(path, temporary, tensors))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return tensors, json.loads((file.metadata() or {})["state"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"{path} is damaged or no checkpoint.", advice="Delete it, or choose another folder."
+        ) from error
+
+
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
@@ -59,7 +83,13 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
 
 
-def _check(path: Path) -> None:
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - no mapping
-            file.get_slice(name).get_shape()
+def _check(path: Path, temporary: Path, tensors: dict[str, Tensor]) -> None:
+    with safe_open(temporary, framework="pt") as file:
+        for name, wanted in tensors.items():
+            # Compared as bytes: a NaN equals itself, and nothing is rounded.
+            if not torch.equal(_bytes(file.get_tensor(name)), _bytes(wanted)):
+                raise OutputError(f"{path}: {name} read back differently from what was written.")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)

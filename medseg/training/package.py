@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medseg.imaging.emit import emit, emit_text, sha256_file
+from medseg.imaging.emit import emit_text, sha256_file
 from medseg.labels import LabelTable
 from medseg.models.card import InputSpec, ModelCard, NetworkSpec
 from medseg.models.store import CARD, WEIGHTS
 from medseg.runtime.provenance import now, versions
 from medseg.training.anatomy_prior import build_anatomy
 from medseg.training.cases import TrainingCase
+from medseg.training.checkpoint import emit_tensors
 from medseg.training.config import TrainConfig
 
 
@@ -25,7 +25,7 @@ def write_package(
 ) -> ModelCard:
     """Write weights and a card without scores; `add_metrics` completes it."""
     weights = {name: _compact(tensor) for name, tensor in network.state_dict().items() if "deep_heads" not in name}
-    emit(folder / WEIGHTS, lambda path: save_file(weights, path))
+    emit_tensors(folder / WEIGHTS, weights)
     card = ModelCard(
         name=config.name,
         version=config.version,
