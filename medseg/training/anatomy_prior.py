@@ -29,17 +29,22 @@ class _Organ:
 
 def build_anatomy(
     cases: Sequence[TrainingCase], labels: LabelTable, spacing_mm: tuple[float, float, float], open_ended: Sequence[str]
-) -> Anatomy:
+) -> Anatomy | None:
     """Volumes, HU, pairwise offsets and the field around each landmark, from references.
 
     Organs cut by the edge of a scan count for nothing; open-ended organs are no landmarks.
+    None where fewer than two landmarks are known: a model that was checked against nothing
+    would find nothing.
     """
     found = [_organs(case, labels, np.array(spacing_mm)) for case in cases]
     landmarks = [label.name for label in labels if label.name not in open_ended]
     landmarks = [name for name in landmarks if sum(_is_whole(case, name) for case in found) >= MIN_CASES]
+    offsets = [offset for a, b in combinations(landmarks, 2) if (offset := _offset(found, a, b))]
+    if not offsets:
+        return None
     return Anatomy(
         organs={name: _range([case[name] for case in found if _is_whole(case, name)]) for name in landmarks},
-        offsets=[offset for a, b in combinations(landmarks, 2) if (offset := _offset(found, a, b))],
+        offsets=offsets,
         field={name: _field(found, name) for name in landmarks},
     )
 

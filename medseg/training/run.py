@@ -17,7 +17,7 @@ from medseg.training.cases import Dataset, load_cases, read_index
 from medseg.training.config import TrainConfig, load_config
 from medseg.training.package import add_metrics, write_package
 from medseg.training.patches import PatchSampler
-from medseg.training.trainer import Trainer
+from medseg.training.trainer import CHECKPOINT, Trainer
 
 
 def train_model(
@@ -45,13 +45,13 @@ def train_model(
         DataError: the dataset does not fit together.
     """
     settings = load_config(config, **(overrides or {}))
+    if (out / CHECKPOINT).is_file() and not resume:
+        raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
     dataset = read_index(settings.index)
     labels = LabelTable.from_names(dataset.labels)
     cases = list(load_cases(dataset.of("train"), dataset.labels, settings.spacing_mm))
     report(f"{len(cases)} training cases")
     trainer = Trainer(PatchSampler(cases, settings, labels), settings, out, report)
-    if trainer.checkpoint.is_file() and not resume:
-        raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
     trainer.resume()
     card = write_package(out / "package", trainer.run(), settings, labels, cases)
     report("scoring on the validation split")
@@ -86,7 +86,7 @@ def card_metrics(scores: Scorecard, data: str) -> dict[str, Any]:
     organs = {organ: _figures(row) for organ, row in summary["organs"].items()}
     return {
         "data": data,
-        "mean_dice": round(summary["overall"]["dice"]["mean"], 4),
+        "mean_dice": _rounded(summary["overall"]["dice"]["mean"]),
         "left_right_swaps": summary["left_right_swaps"],
         "surface_tolerance_mm": scores.settings.tolerance_mm,
         "organs": organs,
@@ -96,8 +96,12 @@ def card_metrics(scores: Scorecard, data: str) -> dict[str, Any]:
 def _figures(row: dict[str, Any]) -> dict[str, Any]:
     figures = {"n": row["n"], "misses": row["misses"], "scope": row["scope"]}
     for key in ("dice", "surface_dice", "hd95_mm"):
-        mean = row[key]["mean"]
-        figures[key] = None if mean is None else round(mean, 4)
+        figures[key] = _rounded(row[key]["mean"])
     if "plain" in row:
-        figures["plain_dice"] = round(row["plain"]["dice"]["mean"], 4)
+        figures["plain_dice"] = _rounded(row["plain"]["dice"]["mean"])
     return figures
+
+
+def _rounded(mean: float | None) -> float | None:
+    """Four digits; None where no case could be judged."""
+    return None if mean is None else round(mean, 4)

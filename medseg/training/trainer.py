@@ -17,13 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import DataError
+from medseg.errors import ConfigError, DataError
 from medseg.imaging.emit import emit_text
 from medseg.networks.catalogue import build_network
 from medseg.training.checkpoint import load_checkpoint, save_checkpoint
 from medseg.training.config import TrainConfig
 from medseg.training.losses import deep_supervision_loss
 from medseg.training.patches import Batch, PatchSampler, batches
+
+CHECKPOINT = "checkpoint.safetensors"
+# Settings that a resumed run may change: words, places, and how long it goes on.
+FREE = {"name", "version", "index", "card", "max_steps", "checkpoint_minutes"}
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -42,6 +46,9 @@ class Trainer:
         config: the run's settings.
         folder: holds `checkpoint.safetensors` and `log.jsonl`.
         report: called with one line of text every few steps.
+
+    Raises:
+        ConfigError: the network does not exist, or the patches do not divide into its levels.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config, self.sampler, self.folder, self.report = config, sampler, folder, report
         network = build_network(config.network.name, config.network.options | {"out_channels": sampler.num_classes})
+        _check_patch(config, getattr(network, "stride", 1))
         self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = deepcopy(self.network).eval()
         self.optimiser = torch.optim.AdamW(
@@ -60,14 +68,31 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / CHECKPOINT
 
     def resume(self) -> None:
-        """Go on from the folder's checkpoint, if it has one."""
+        """Go on from the folder's checkpoint, if it has one.
+
+        Raises:
+            DataError: it is damaged or belongs to another network.
+            ConfigError: it was made with settings that cannot change within a run.
+        """
         if self.checkpoint.is_file():
             state = load_checkpoint(self.checkpoint, self.network, self.average, self.optimiser)
+            self._compare(state["config"])
             self.step, self.log = state["step"], state["log"]
             self.report(f"resumed at step {self.step}")
+
+    def _compare(self, before: dict[str, Any]) -> None:
+        settings = self.config.model_dump(mode="json")
+        changed = [key for key in settings if key in before and settings[key] != before[key]]
+        if fixed := [key for key in changed if key not in FREE]:
+            raise ConfigError(
+                f"{self.checkpoint} was made with other settings: {', '.join(fixed)}.",
+                advice="Put them back, or choose another run folder.",
+            )
+        if "max_steps" in changed:
+            self.report(f"the run now ends at step {self.config.max_steps}, its learning rate with it")
 
     def run(self) -> nn.Module:
         """Train to `max_steps`; returns the averaged network in evaluation mode."""
@@ -91,7 +116,7 @@ class Trainer:
         """One optimiser step; returns the loss.
 
         Raises:
-            DataError: the loss is not finite; names the cases of the batch.
+            DataError: the loss or its gradient is not finite; names the cases of the batch.
         """
         self.network.train()
         for group in self.optimiser.param_groups:
@@ -100,11 +125,12 @@ class Trainer:
         with self._autocast():
             outputs = self.network(image)
         loss: Tensor = deep_supervision_loss(outputs, batch.labels, batch.known)
-        if not torch.isfinite(loss):
-            raise DataError(f"Loss is not finite at step {step}; cases {', '.join(batch.ids)}.")
+        _check_finite("Loss", loss, step, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        # Stopped before the weights and the next checkpoint are spoiled.
+        _check_finite("Gradient", norm, step, batch)
         self.optimiser.step()
         self._update_average(step)
         return float(loss.detach())
@@ -134,3 +160,14 @@ class Trainer:
         state = {"step": self.step, "log": self.log, "config": self.config.model_dump(mode="json")}
         save_checkpoint(self.checkpoint, self.network, self.average, self.optimiser, state)
         emit_text(self.folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.log))
+
+
+def _check_patch(config: TrainConfig, stride: int) -> None:
+    if any(size % stride for size in config.patch_size):
+        sizes = " x ".join(str(size) for size in config.patch_size)
+        raise ConfigError(f"patch_size: {sizes} does not divide by {stride}, as the levels of the network need.")
+
+
+def _check_finite(what: str, value: Tensor, step: int, batch: Batch) -> None:
+    if not torch.isfinite(value):
+        raise DataError(f"{what} is not finite at step {step}; cases {', '.join(batch.ids)}.")
