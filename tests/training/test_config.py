@@ -1,0 +1,125 @@
+"""The config: every key checked, every fault named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medseg.errors import ConfigError
+from medseg.networks.catalogue import build_network
+from medseg.training.config import PRESETS, load_config
+from tests.training.conftest import settings
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    path = tmp_path / "index.json"
+    path.write_text("{}")
+    return path
+
+
+def write(path: Path, values: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_parses_and_builds(preset: str) -> None:
+    config = load_config(preset)
+    assert config.name == preset
+    network = build_network(config.network.name, config.network.options)
+    assert not any(size % network.stride for size in config.patch_size)
+    assert config.card.sources
+    assert config.card.limits
+
+
+def test_the_shipped_model_is_a_preset() -> None:
+    config = load_config("head-neck-oar")
+    assert config.open_ended == ("spinal_cord", "esophagus")
+    assert config.spacing_mm == (3.906, 3.906, 2.5)
+    assert config.precision == "bf16"
+
+
+def test_a_preset_that_does_not_exist_lists_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"No config file or preset named 'head-nekc'; presets: .*head-neck-oar"):
+        load_config("head-nekc")
+
+
+def test_overrides_win_and_none_is_no_override(tmp_path: Path, index: Path) -> None:
+    path = write(tmp_path / "c.yaml", settings(index, seed=3))
+    config = load_config(path, max_steps=7, seed=None)
+    assert (config.max_steps, config.seed) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"learning_rat": 1}, r"c\.yaml: learning_rat: .*\(got 1\)"),
+        ({"network": {"nam": "x"}}, r"network\.nam: "),
+        ({"batch_size": "many"}, r"batch_size: .*\(got 'many'\)"),
+        ({"batch_size": 0}, r"batch_size: .*greater than or equal to 1"),
+        ({"learning_rate": -1}, r"learning_rate: .*greater than 0"),
+        ({"learning_rate": float("nan")}, r"learning_rate: .*finite"),
+        ({"overlap_ratio": 0.95}, r"overlap_ratio: .*less than 0\.9"),
+        ({"precision": "fp8"}, r"precision: .*'fp32' or 'bf16'"),
+        ({"spacing_mm": [4, 0, 2]}, r"spacing_mm\.1: .*greater than 0"),
+        ({"spacing_mm": [4, 4]}, r"spacing_mm"),
+        ({"window_hu": [900, -300]}, r"window_hu: .*smaller"),
+        ({"window_hu": [40, 40]}, r"window_hu: .*smaller"),
+        ({"patch_size": [64, -64, 64]}, r"patch_size\.1: "),
+        ({"augment": {"mirror_left_right": 1.5}}, r"augment\.mirror_left_right: "),
+        ({"augment": {"scale": [1.2, 0.8]}}, r"augment\.scale: .*smaller one first"),
+        ({"augment": {"scale": [0, 1]}}, r"augment\.scale: .*positive"),
+    ],
+    ids=str,
+)
+def test_faults_are_named(tmp_path: Path, index: Path, change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load_config(write(tmp_path / "c.yaml", settings(index, **change)))
+
+
+def test_a_missing_key_is_named_without_the_whole_file(tmp_path: Path, index: Path) -> None:
+    values = settings(index)
+    del values["spacing_mm"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path / "c.yaml", values))
+    assert str(caught.value) == "c.yaml: spacing_mm: Field required."
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "only words"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml is not a mapping"):
+        load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("content", [b"name: [1, 2\nseed: }", b"name: \xff\xfe\x00"], ids=["syntax", "encoding"])
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"c\.yaml is no YAML"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_the_index_is_sought_from_the_file_and_then_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "configs" / "c.yaml", settings(Path("data/index.json")))
+    here, beside = tmp_path / "here", tmp_path / "configs" / "data" / "index.json"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert load_config(path).index == here / "data/index.json"
+    write(beside, {})
+    assert load_config(path).index == beside
+
+
+def test_an_index_given_by_hand_is_sought_from_here_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a flag could silently mean the dataset beside the config."""
+    path = write(tmp_path / "configs" / "c.yaml", settings(Path("other.json")))
+    write(tmp_path / "configs" / "index.json", {})
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert load_config(path, index=Path("index.json")).index == here / "index.json"
+    assert load_config(path, index=tmp_path / "a.json").index == tmp_path / "a.json"

@@ -1,0 +1,152 @@
+"""From one config to a scored package that segments, and the script that does it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from medseg.cli import train
+from medseg.errors import ConfigError, DataError
+from medseg.imaging.nifti import read_label_map
+from medseg.inference.segmenter import build_segmenter
+from medseg.models.store import CARD, WEIGHTS, load_model, read_card
+from medseg.runtime.provenance import StageClock
+from medseg.training.run import card_metrics, train_model
+from tests.phantoms import phantom_volume
+from tests.training.conftest import LABELS, settings, write_case, write_index
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+
+
+def write_config(folder: Path, index: Path, **changes: Any) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings(index, max_steps=3, **changes)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """Config, run folder and what was reported of one whole run."""
+    folder, said = tmp_path_factory.mktemp("run"), []
+    path = write_config(folder, dataset)
+    assert train_model(path, folder / "out", report=said.append) == folder / "out" / "package"
+    return path, folder / "out", said
+
+
+def test_the_package_loads_and_segments_on_the_scans_grid(finished: tuple[Path, Path, list[str]]) -> None:
+    package = load_model(finished[1] / "package")
+    volume = phantom_volume(orientation="LPS", seed=20)
+    raw = build_segmenter(package)(volume, StageClock())
+    assert raw.label_map.labels.shape == volume.geometry.shape
+    assert raw.label_map.geometry.matches(volume.geometry)
+
+
+def test_the_card_holds_the_scores_of_the_validation_split(finished: tuple[Path, Path, list[str]]) -> None:
+    metrics = read_card(finished[1] / "package" / CARD).metrics
+    assert metrics["data"].endswith("validation split, 1 patients")
+    assert set(metrics["organs"]) == set(LABELS)
+    assert metrics["organs"]["parotid_gland_left"]["n"] == 1
+    assert "plain_dice" in metrics["organs"]["spinal_cord"]
+    assert 0 <= metrics["mean_dice"] <= 1
+    assert metrics["left_right_swaps"] == 0
+    saved = json.loads((finished[1] / "scores" / "scores.json").read_text())
+    assert metrics["mean_dice"] == pytest.approx(saved["overall"]["dice"]["mean"], abs=1e-4)
+
+
+def test_the_validation_masks_lie_on_the_scans_grid(finished: tuple[Path, Path, list[str]]) -> None:
+    _, geometry = read_label_map(finished[1] / "validation" / "v0.nii.gz")
+    assert geometry.matches(phantom_volume(seed=9).geometry)
+
+
+def test_the_run_says_what_it_does(finished: tuple[Path, Path, list[str]]) -> None:
+    assert finished[2] == ["5 training cases", "scoring on the validation split", "validated 1/1"]
+    assert {path.name for path in finished[1].iterdir()} == {
+        "checkpoint.safetensors",
+        "log.jsonl",
+        "package",
+        "scores",
+        "validation",
+    }
+
+
+def test_a_second_run_into_the_folder_is_refused_before_anything_is_read(
+    finished: tuple[Path, Path, list[str]], tmp_path: Path
+) -> None:
+    path, out, _ = finished
+    with pytest.raises(ConfigError, match=r"holds a run already.*--resume"):
+        train_model(path, out, overrides={"index": tmp_path / "nowhere.json"})
+
+
+def test_resuming_a_finished_run_trains_no_further(finished: tuple[Path, Path, list[str]]) -> None:
+    path, out, _ = finished
+    before, said = (out / "package" / WEIGHTS).read_bytes(), []
+    train_model(path, out, resume=True, report=said.append)
+    assert "resumed at step 3" in said
+    assert not any(line.startswith("step ") for line in said)
+    assert (out / "package" / WEIGHTS).read_bytes() == before
+
+
+@pytest.fixture
+def unscored(tmp_path: Path) -> Path:
+    """index.json of two patients to train on, without a validation split."""
+    entries = [write_case(tmp_path, f"p{n}", "train", phantom_volume(seed=n)) for n in range(2)]
+    return write_index(tmp_path, entries)
+
+
+def test_the_command_trains_and_wins_over_the_config(
+    unscored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, tmp_path / "elsewhere.json")
+    assert train(str(path), out=tmp_path / "out", max_steps=1, seed=4, index=unscored) == 0
+    card = load_model(tmp_path / "out" / "package").card
+    assert card.training["config"]["max_steps"] == 1
+    assert card.training["config"]["seed"] == 4
+    assert card.metrics == {}
+    assert card.anatomy is None
+    assert "Model package: " in capsys.readouterr().out
+
+
+def test_without_training_cases_there_is_nothing_to_do(tmp_path: Path) -> None:
+    entry = write_case(tmp_path, "v", "validation", phantom_volume())
+    with pytest.raises(DataError, match="no training cases"):
+        train_model(write_config(tmp_path, write_index(tmp_path, [entry])), tmp_path / "out")
+
+
+def test_figures_that_no_case_decides_are_none() -> None:
+    from medseg.evaluation import evaluate_arrays
+    from medseg.evaluation.policy import Settings
+    from medseg.evaluation.scorecard import Scorecard
+
+    volume = phantom_volume((8, 8, 8))
+    empty = np.zeros((8, 8, 8), np.uint8)
+    rules = Settings(within_contoured=("spinal_cord",))
+    rows = evaluate_arrays(empty, empty, volume.geometry, labels=LABELS, known=frozenset(), settings=rules, case="a")
+    metrics = card_metrics(Scorecard(tuple(rows), tuple(LABELS), ("a",), rules), "nothing")
+    assert metrics["mean_dice"] is None
+    assert metrics["organs"]["spinal_cord"]["plain_dice"] is None
+
+
+def test_the_script_has_the_commands_arguments() -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    for word in ("CONFIG", "--out", "--max-steps", "--seed", "--index", "--resume"):
+        assert word in done.stdout.upper() or word in done.stdout
+
+
+def test_the_script_names_what_is_wrong_and_ends_with_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "no-such-preset", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert end.value.code == ConfigError.exit_code
+    assert "'no-such-preset'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
