@@ -49,6 +49,7 @@ class Result:
     study: str
     folder: Path
     model: str
+    version: str
     organs: tuple[OrganRow, ...]
     notes: tuple[Note, ...]
 
@@ -62,12 +63,13 @@ class Result:
         return packed.getvalue()
 
 
-def read_result(study: str, folder: Path, model: str) -> Result:
+def read_result(study: str, folder: Path) -> Result:
     """A result folder as the page shows it."""
-    colours = {label["name"]: label["color"] for label in _json(folder / "labels.json")["labels"]}
+    facts = _json(folder / "labels.json")
+    colours = {label["name"]: label["color"] for label in facts["labels"]}
     rows = tuple(_organ(row, colours) for row in _json(folder / "measurements.json"))
     notes = tuple(Note(n["message"], n["severity"]) for n in _json(folder / "run.json")["findings"])
-    return Result(study, folder, model, rows, notes)
+    return Result(study, folder, facts["model"]["name"], facts["model"]["version"], rows, notes)
 
 
 def _organ(row: dict[str, Any], colours: dict[str, list[int]]) -> OrganRow:

@@ -194,7 +194,7 @@ class Desk:
 
     def result(self, study: str) -> Result:
         """The finished study."""
-        return read_result(study, self.folders.root / study / "result", self._studies[study].model)
+        return read_result(study, self.folders.root / study / "result")
 
     def close(self) -> None:
         """Stop all jobs and delete all folders."""

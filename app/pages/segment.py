@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.desk import desk, is_local
 from app.folders import KEEP_HOURS
-from app.results import read_scene
+from app.results import Result, read_scene
 from app.services import Problem, Refused, Status
 from app.text import say
 from app.widgets.intake import Take, show_intake
@@ -93,7 +93,7 @@ def _ask_series(study: str, status: Status, problem: Problem) -> None:
 def _show_result(study: str, status: Status) -> None:
     st.set_page_config(layout="wide")
     result = desk().result(study)
-    _show_heading(study, status)
+    _show_heading(result, status)
     show_findings(result)
     organs = {row.name: (row.value, row.colour) for row in result.organs if row.volume_ml > 0}
     window = "head_neck" if result.model.startswith("head-neck") else "soft_tissue"
@@ -104,16 +104,16 @@ def _show_result(study: str, status: Status) -> None:
     show_downloads(result)
 
 
-def _show_heading(study: str, status: Status) -> None:
+def _show_heading(result: Result, status: Status) -> None:
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
         st.subheader(plain(status.title))
-        st.caption(say("result.by", model=status.model, seconds=status.seconds))
+        st.caption(say("result.by", model=result.model, version=result.version, seconds=status.seconds))
     with right.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
         st.button(
             say("result.delete"),
             on_click=_delete,
-            args=(study,),
+            args=(result.study,),
             type="tertiary",
             key="delete",
             help=say("result.delete.help"),
