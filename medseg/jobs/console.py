@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from medseg.jobs.batch import run_batch
 from medseg.jobs.manifest import ManifestRow
+from medseg.jobs.organ_table import MEASUREMENTS, print_study
 from medseg.jobs.report import BatchProgress, BatchReport
 from medseg.jobs.request import SEGMENT, Work
 from medseg.jobs.studies import find_studies
@@ -48,8 +49,16 @@ def run_and_report(
         report = run_batch(
             studies, out, model=model, series=series, force=force, workers=workers, progress=show, work=work
         )
+    _print_single(report)
     print(summary(report))
     return report.exit_code
+
+
+def _print_single(report: BatchReport) -> None:
+    """Of one study people want to see the organs at once; of many there is the manifest."""
+    finished = [*report.done, *report.unchanged]
+    if report.total == 1 and finished and (report.out / finished[0].study / MEASUREMENTS).is_file():
+        print_study(report.out / finished[0].study, finished[0])
 
 
 class BatchDisplay:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -103,9 +104,8 @@ def test_the_locked_versions_are_what_is_installed(image: Path, variables: dict[
 
 
 def test_the_shipped_models_are_listed(image: Path, variables: dict[str, str]) -> None:
-    listing = run([".venv/bin/medseg", "models"], image, variables)
-    assert "head-neck-oar" in listing
-    assert "tissue-hu" in listing
+    cards = json.loads(run([".venv/bin/medseg", "models", "--json"], image, variables))
+    assert {card["name"] for card in cards} >= {"head-neck-oar", "tissue-hu"}
 
 
 def test_the_page_answers_its_health_check(image: Path, page: dict[str, str]) -> None:
