@@ -65,7 +65,7 @@ def evaluate(
     out: Out,
     index: Path | None = None,
     organs: tuple[str, ...] = (),
-    within_contoured: tuple[str, ...] = ("spinal_cord", "esophagus"),
+    within_contoured: tuple[str, ...] | None = None,
     margin_slices: int = 1,
     tolerance_mm: float = 5.0,
 ) -> int:
@@ -81,7 +81,7 @@ def evaluate(
             looked for beside the references.
         organs: Score only these organs.
         within_contoured: Judge these organs only between their first and last contoured slice; the plain
-            figure stands beside.
+            figure stands beside. If not given: spinal cord and esophagus, where there are such.
         margin_slices: Slices added to both ends of that range.
         tolerance_mm: Distance that surface Dice forgives.
     """

@@ -10,6 +10,7 @@ from typing import Any
 from medseg.errors import ConfigError
 
 DEFAULT_TOLERANCE_MM = 5.0
+OPEN_ENDED = ("spinal_cord", "esophagus")  # where their contours start and end is the clinic's habit
 TolerancesMm = float | Mapping[str, float]
 
 

@@ -11,7 +11,14 @@ import numpy as np
 from medseg.errors import DataError
 from medseg.evaluation.arrays import OrganScore, evaluate_arrays
 from medseg.evaluation.matching import MaskFile, Matches, find_masks, is_one_mask, match
-from medseg.evaluation.policy import DEFAULT_TOLERANCE_MM, EmptyPolicy, Settings, TolerancesMm, refuse_unknown
+from medseg.evaluation.policy import (
+    DEFAULT_TOLERANCE_MM,
+    OPEN_ENDED,
+    EmptyPolicy,
+    Settings,
+    TolerancesMm,
+    refuse_unknown,
+)
 from medseg.evaluation.scorecard import Scorecard
 from medseg.evaluation.tables import ReferenceIndex, find_index, read_labels, read_reference_index, table_beside
 from medseg.imaging.nifti import read_label_map
@@ -26,7 +33,7 @@ def evaluate(
     *,
     index: Path | None = None,
     organs: Sequence[str] | None = None,
-    within_contoured: Sequence[str] = (),
+    within_contoured: Sequence[str] | None = (),
     margin_slices: int = 1,
     tolerance_mm: TolerancesMm = DEFAULT_TOLERANCE_MM,
     labels: Path | Mapping[str, int] | None = None,
@@ -43,6 +50,7 @@ def evaluate(
             references' folder or one level up is used if it is there.
         organs: score only these.
         within_contoured: organs that are scored within their contoured slices only; the plain figure stands beside.
+            None: those of `OPEN_ENDED` that the references know.
         margin_slices: slices added at both ends of that window.
         tolerance_mm: surface Dice tolerance, or one for each named organ (5 mm for the others).
         labels: the references' label table, or a JSON file of it.
@@ -53,10 +61,11 @@ def evaluate(
         DataError: nothing matches, a grid differs, a label table or index does not fit. Names the case.
         ConfigError: an organ that the references do not know, or a tolerance that is not positive.
     """
-    settings = Settings(tolerance_mm, tuple(within_contoured), margin_slices, policy or EmptyPolicy())
     one_each = is_one_mask(predictions) and is_one_mask(references)
     matches = match(find_masks(predictions), find_masks(references), one_each=one_each)
     names = _names(matches, references, index, labels)
+    scoped = [organ for organ in OPEN_ENDED if organ in names.table] if within_contoured is None else within_contoured
+    settings = Settings(tolerance_mm, tuple(scoped), margin_slices, policy or EmptyPolicy())
     settings.check_names(list(names.table))
     card = _score_all(matches, _only(names, organs), settings, progress)
     if out is not None:
