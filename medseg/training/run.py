@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from medseg.training.package import add_metrics, write_package
 from medseg.training.patches import PatchSampler
 from medseg.training.trainer import CHECKPOINT, Trainer
 
+_say = partial(print, flush=True)  # a log file shows a long run as it goes
+
 
 def train_model(
     config: str | Path,
@@ -26,7 +29,7 @@ def train_model(
     *,
     resume: bool = False,
     overrides: dict[str, Any] | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = _say,
 ) -> Path:
     """Train, package and score a model.
 
