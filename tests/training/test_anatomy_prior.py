@@ -23,7 +23,7 @@ def planted(move: int = 0, lift: int = 0, unknown: int | None = None) -> Trainin
     """Boxes; organ 2 is moved along i, everything but the cord lifted along k."""
     hu, labels = np.full(SHAPE, -1000, np.int16), np.zeros(SHAPE, np.uint8)
     for value, corner in CORNERS.items():
-        start = [*np.array(corner), move * (value == 2), 0, lift * (value != 3)]
+        start = np.array(corner) + np.array([move * (value == 2), 0, lift * (value != 3)])
         box = tuple(slice(a, a + n) for a, n in zip(start, SIZES[value], strict=True))
         labels[box], hu[box] = value, HU[value] + move
     known = np.array([value != unknown for value in range(4)])

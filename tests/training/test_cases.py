@@ -146,6 +146,19 @@ def test_places_are_voxels_of_the_organ_and_of_the_body(upright: TrainingCase) -
     assert (upright.hu[tuple(upright.places[0].T)] >= -200).all()
 
 
+@pytest.mark.real
+def test_the_real_patients_have_their_left_on_the_left(real_data: Path) -> None:
+    index = read_index(real_data / "openkbp_hn" / "index.json")
+    assert {case.split for case in index.cases} >= {"train", "validation"}
+    spacing = (3.906, 3.906, 2.5)
+    case = next(case for case in index.of("train") if len(case.contoured) >= 5)
+    loaded = load_case(case, index.labels, spacing)
+    middle = {name: np.mean(loaded.places[index.labels[name]], axis=0) for name in case.contoured}
+    assert middle["parotid_gland_left"][0] < middle["parotid_gland_right"][0]
+    assert middle["spinal_cord"][1] < middle["mandible"][1]  # j grows to the front
+    assert middle["spinal_cord"][2] < middle["brainstem"][2]  # k grows to the head
+
+
 def test_many_cases_come_in_order(dataset: Path, cases: list[TrainingCase]) -> None:
     assert [case.id for case in cases] == [case.id for case in read_index(dataset).of("train")]
     assert list(load_cases((), LABELS, SPACING_MM)) == []
