@@ -111,7 +111,8 @@ def test_scores_are_shown_and_their_folder_named(tmp_path: Path, capsys: pytest.
     volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0))
     for folder in ("predicted", "reference"):
         write_label_map(tmp_path / folder / "case.nii.gz", planted_labels(volume), volume.geometry)
-    index = {"labels": {"parotid_gland_left": 1, "parotid_gland_right": 2}, "cases": []}
+    names = {"parotid_gland_left": 1, "parotid_gland_right": 2}
+    index = {"labels": names, "cases": [{"id": "case", "split": "test", "contoured": list(names)}]}
     (tmp_path / "index.json").write_text(json.dumps(index))
     arguments = [tmp_path / "predicted", tmp_path / "reference", "-o", tmp_path / "scores"]
     code = exit_code("evaluate", *arguments, "--index", tmp_path / "index.json")

@@ -183,3 +183,12 @@ def test_heights_of_an_upright_scan_are_a_row_and_of_a_tilted_one_a_volume() -> 
     tilted[2, 1] = 0.5
     heights = np.broadcast_to(height_of_slices(Geometry((3, 4, 5), tilted)), (3, 4, 5))
     assert heights[2, 3, 4] == pytest.approx((tilted @ [2, 3, 4, 1])[2])
+
+
+def test_organs_that_no_reference_showed_together_do_not_vouch_for_each_other() -> None:
+    strangers = ANATOMY.model_copy(update={"offsets": [offset("mandible", "brainstem"), offset("larynx", "mandible")]})
+    checked, findings = check(plant(grid(-140.0, 100.0)), strangers)
+    found = volumes(checked)
+    assert found["mandible"] > 0
+    assert sorted([found["brainstem"] > 0, found["larynx"] > 0]) == [False, True]
+    assert any(f.code == "organ_not_found" and f.severity == "warning" for f in findings)
