@@ -49,7 +49,7 @@ class AugmentConfig(_Strict):
     couch: float = Field(0.5, ge=0, le=1)
     noise_hu: float = Field(40.0, ge=0)
     blur_voxels: float = Field(0.9, ge=0)
-    shift_hu: float = Field(20.0, ge=0)
+    shift_hu: float = Field(40.0, ge=0)
     low_resolution: float = Field(0.15, ge=0, le=1)
     artificial_body: float = Field(0.08, ge=0, le=1)
 
@@ -70,7 +70,8 @@ class TrainConfig(_Strict):
     """Everything that decides a run. See `presets/head-neck-oar.yaml` for the shipped model.
 
     `open_ended` names organs that go on beyond the model's field (cord, esophagus): they are
-    no landmarks, and stay unknown in artificial bodies.
+    no landmarks, and stay unknown in artificial bodies. `organ_weights` draws some organs more often
+    (1 where not named): small or rare ones, which patches around others seldom show.
     """
 
     name: str
@@ -84,6 +85,7 @@ class TrainConfig(_Strict):
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig = AugmentConfig()
     foreground_share: float = Field(0.75, ge=0, le=1)
+    organ_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     batch_size: int = Field(2, ge=1)
     max_steps: int = Field(6000, ge=1)
     learning_rate: float = Field(1.5e-3, gt=0)

@@ -72,11 +72,18 @@ class PatchSampler:
         for a, b in labels.mirror_pairs():
             self.swap[[a, b]] = b, a
         self.open_ended = [labels[name].value for name in config.open_ended]
+        self.organ_weights = self._organ_weights(labels)
         self.by_class = {
             value: [case for case in self.cases if value in case.places] for value in range(self.num_classes)
         }
         self.spatial = self._spatial()
         self.intensity = self._intensity()
+
+    def _organ_weights(self, labels: LabelTable) -> Array:
+        weights = np.zeros(self.num_classes)
+        for label in labels:
+            weights[label.value] = self.config.organ_weights.get(label.name, 1.0)
+        return np.asarray(weights / weights.sum())
 
     def _spatial(self) -> Compose:
         augment = self.config.augment
@@ -148,8 +155,9 @@ class PatchSampler:
         return out["image"][0].numpy(), out["labels"][0].numpy(), known.copy(), case.id
 
     def _place(self, rng: np.random.Generator) -> tuple[TrainingCase, Array]:
-        """A case and a patch centre: near an organ drawn evenly, or anywhere in a body."""
-        wanted = int(rng.integers(1, self.num_classes)) if rng.random() < self.config.foreground_share else 0
+        """A case and a patch centre: near an organ drawn by weight, or anywhere in a body."""
+        centred = rng.random() < self.config.foreground_share
+        wanted = int(rng.choice(self.num_classes, p=self.organ_weights)) if centred else 0
         cases = self.by_class[wanted] or self.cases
         case = cases[rng.integers(len(cases))]
         where = case.places.get(wanted, case.places[0])
