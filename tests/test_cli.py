@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -48,11 +47,9 @@ def test_a_good_and_a_broken_scan(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     (row,) = [row for row in read_csv(next((tmp_path / "out").glob("*/measurements.csv"))) if row["organ"] == "bone"]
     assert float(row["volume_ml"]) > 5
-    began = time.monotonic()
     again = medseg("segment", scan, "-o", tmp_path / "out", "--model", "tissue-hu")
     assert again.returncode == 0, again.stderr
     assert "1 unchanged" in again.stdout
-    assert time.monotonic() - began < 60
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
