@@ -28,17 +28,17 @@ def grid_like(geometry: Geometry, spacing_mm: tuple[float, float, float]) -> Geo
     return Geometry((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
-def axis_weights(num_in: int, num_out: int, ratio: float) -> Array:
+def axis_weights(num_in: int, num_out: int, ratio: float, antialias: bool = True) -> Array:
     """Matrix (num_out, num_in) that resamples one axis; `ratio` = output step / input step."""
     centre = (np.arange(num_out) - (num_out - 1) / 2) * ratio + (num_in - 1) / 2
     centre = np.clip(centre, 0, num_in - 1)
-    support = max(ratio, 1.0)
+    support = max(ratio, 1.0) if antialias else 1.0
     distance = np.abs(np.arange(num_in)[None] - centre[:, None])
     weights = np.maximum(0.0, 1.0 - distance / support)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def resample(array: Array, source: Geometry, target: Geometry) -> Array:
+def resample(array: Array, source: Geometry, target: Geometry, *, antialias: bool = True) -> Array:
     """`array` on `source` resampled to `target`, a grid made by `grid_like`; float32.
 
     The axis that shrinks most goes first, which keeps the intermediates small.
@@ -49,17 +49,20 @@ def resample(array: Array, source: Geometry, target: Geometry) -> Array:
     for axis in np.argsort(np.array(target.shape) / np.array(source.shape)):
         if source.shape[axis] == target.shape[axis] and abs(ratios[axis] - 1) < _SAME:
             continue
-        weights = axis_weights(source.shape[axis], target.shape[axis], float(ratios[axis]))
+        weights = axis_weights(source.shape[axis], target.shape[axis], float(ratios[axis]), antialias)
         out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(out)
 
 
 def resample_labels(labels: Array, source: Geometry, target: Geometry, num_labels: int) -> Array:
-    """Label map resampled class by class and decided by the largest share; uint8."""
+    """Label map interpolated linearly class by class and decided by the largest share; uint8.
+
+    Not anti-aliased: a filter wider than an organ would let the background win its voxels.
+    """
     best = np.zeros(target.shape, dtype=np.uint8)
-    best_share = resample(labels == 0, source, target)
+    best_share = resample(labels == 0, source, target, antialias=False)
     for value in range(1, num_labels):
-        share = resample(labels == value, source, target)
+        share = resample(labels == value, source, target, antialias=False)
         best = np.where(share > best_share, np.uint8(value), best)
         best_share = np.maximum(share, best_share)
     return best
