@@ -9,6 +9,7 @@ Tobin et al. 2017), so that no patient outside the training set is needed to tea
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
 from medseg.imaging.volume import Array
 
@@ -71,7 +72,7 @@ def add_couch(hu: Array, rng: np.random.Generator) -> Array:
     Args:
         hu: patch in RAS order; j grows to anterior, so the couch lies at low j.
     """
-    body = hu > -400
+    body = np.stack([ndimage.binary_fill_holes(plane > -400) for plane in np.moveaxis(hu, 2, 0)], axis=2)
     grid = _coordinates(hu.shape)
     rows = np.flatnonzero(body.any(axis=(0, 2)))
     back = rows[0] if len(rows) else hu.shape[1] // 3
