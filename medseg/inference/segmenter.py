@@ -13,7 +13,7 @@ from torch import nn
 
 from medseg.errors import ConfigError, ModelIntegrityError
 from medseg.imaging.volume import Finding, Volume
-from medseg.inference.sliding import predict_logits
+from medseg.inference.sliding import cpu_precision, predict_logits
 from medseg.inference.tissue import segment_tissue
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, ModelCard
@@ -49,16 +49,16 @@ class NetworkSegmenter:
     Args:
         network: [1, 1, i, j, k] -> [1, C, i, j, k] logits, in evaluation mode.
         card: supplies spacing, HU window, patch, overlap, labels and anatomy.
-        precision: 'bf16' (autocast) or 'fp32'.
+        precision: 'bf16' (autocast) or 'fp32'; None takes what this CPU does best.
 
     Raises:
         ModelIntegrityError: the card has no input, or its labels are not the network's channels 1, 2, 3 ...
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, precision: str = "bf16") -> None:
+    def __init__(self, network: nn.Module, card: ModelCard, precision: str | None = None) -> None:
         if card.input is None:
             raise ModelIntegrityError(f"Model {card.id} does not say what input its network wants.")
-        self.network, self.input, self.precision = network, card.input, precision
+        self.network, self.input, self.precision = network, card.input, precision or cpu_precision()
         self.labels: LabelTable = card.label_table
         if list(self.labels.names.values()) != list(range(1, len(self.labels) + 1)):
             raise ModelIntegrityError(f"Model {card.id}: the labels of a network must be numbered 1, 2, 3 ...")

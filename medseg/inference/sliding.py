@@ -69,5 +69,11 @@ def predict_logits(
     return result
 
 
+def cpu_precision() -> str:
+    """'bf16' where this CPU multiplies it natively; elsewhere it is emulated, and 'fp32' is quicker."""
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
 def _autocast(precision: str) -> Any:
     return torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()

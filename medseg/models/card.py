@@ -66,6 +66,8 @@ class FieldLimits(_Strict):
 class Anatomy(_Strict):
     """Where organs lie relative to each other; decides whether a finding can be true."""
 
+    upper_end: str = "upper end of the field"
+    lower_end: str = "lower end of the field"
     organs: dict[str, OrganRange]
     offsets: list[Offset]
     field: dict[str, FieldLimits]

@@ -44,7 +44,7 @@ def check_anatomy(
     candidates = find_candidates(label_map, volume, labels, anatomy)
     accepted = choose_constellation(candidates, anatomy)
     if not accepted:
-        return _nothing(label_map, labels)
+        return _nothing(label_map, anatomy)
     low, high = field_limits(accepted, anatomy)
     mask, confidence = label_map.labels.copy(), label_map.confidence.copy()
     names = {candidate.name for candidate in accepted}
@@ -54,7 +54,7 @@ def check_anatomy(
     remove |= (mask > 0) & np.broadcast_to((heights < low) | (heights > high), mask.shape)
     mask[remove] = 0
     confidence[remove] = 0
-    findings = _outside(label_map.geometry, low, high)
+    findings = _outside(label_map.geometry, low, high, anatomy)
     findings += _missing(mask, labels, accepted, anatomy, label_map.geometry)
     return LabelMap(mask, confidence, label_map.geometry), findings
 
@@ -133,22 +133,22 @@ def height_of_slices(geometry: Geometry) -> Array:
     return heights
 
 
-def _nothing(label_map: LabelMap, labels: LabelTable) -> tuple[LabelMap, list[Finding]]:
+def _nothing(label_map: LabelMap, anatomy: Anatomy) -> tuple[LabelMap, list[Finding]]:
     empty = LabelMap(np.zeros_like(label_map.labels), np.zeros_like(label_map.confidence), label_map.geometry)
     text = (
-        "The whole scan lies outside the model's field (skull base to thoracic inlet): no head-and-neck "
-        "anatomy was recognised, and none of its organs was segmented."
+        f"The whole scan lies outside the model's field ({anatomy.upper_end} to {anatomy.lower_end}): none of its "
+        "organs was recognised where it can be, and nothing was segmented."
     )
     return empty, [Finding("outside_field", text)]
 
 
-def _outside(geometry: Geometry, low: float, high: float) -> list[Finding]:
+def _outside(geometry: Geometry, low: float, high: float, anatomy: Anatomy) -> list[Finding]:
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in geometry.shape])).reshape(3, -1)
     heights = geometry.affine[2, :3] @ corners + geometry.affine[2, 3]
+    below, above = f"below the {anatomy.lower_end}", f"above the {anatomy.upper_end}"
     findings = []
-    for side, beyond in (("lowest", low - heights.min()), ("highest", heights.max() - high)):
+    for side, where, beyond in (("lowest", below, low - heights.min()), ("highest", above, heights.max() - high)):
         if beyond > 10:
-            where = "below the thoracic inlet" if side == "lowest" else "above the skull base"
             text = (
                 f"The {side} {beyond:.0f} mm of the scan lie {where}, outside the model's field; "
                 "nothing is segmented there."

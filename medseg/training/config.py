@@ -60,6 +60,8 @@ class CardConfig(_Strict):
     title: str = ""
     description: str = ""
     field_of_view: str = ""
+    upper_end: str = "upper end of the field"
+    lower_end: str = "lower end of the field"
     intended_use: str = "Research use only. Not a medical device."
     licence: str = "Apache-2.0"
     limits: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medseg.imaging.emit import emit_text, sha256_file
 from medseg.labels import LabelTable
-from medseg.models.card import InputSpec, ModelCard, NetworkSpec
+from medseg.models.card import Anatomy, InputSpec, ModelCard, NetworkSpec
 from medseg.models.store import CARD, WEIGHTS
 from medseg.runtime.provenance import now, versions
 from medseg.training.anatomy_prior import build_anatomy
@@ -45,11 +45,17 @@ def write_package(
             patch_size=config.patch_size,
             overlap_ratio=config.overlap_ratio,
         ),
-        anatomy=build_anatomy(cases, labels, config.spacing_mm, config.open_ended),
+        anatomy=_anatomy(cases, labels, config),
         training=_provenance(config, cases),
         files={WEIGHTS: sha256_file(folder / WEIGHTS)},
     )
     return _write_card(folder, card)
+
+
+def _anatomy(cases: Sequence[TrainingCase], labels: LabelTable, config: TrainConfig) -> Anatomy | None:
+    anatomy = build_anatomy(cases, labels, config.spacing_mm, config.open_ended)
+    ends = {"upper_end": config.card.upper_end, "lower_end": config.card.lower_end}
+    return anatomy and anatomy.model_copy(update=ends)
 
 
 def add_metrics(folder: Path, card: ModelCard, metrics: dict[str, Any]) -> ModelCard:

@@ -26,6 +26,8 @@ def offset(start: str, end: str) -> Offset:
 
 
 ANATOMY = Anatomy(
+    upper_end="skull base",
+    lower_end="thoracic inlet",
     organs={
         "brainstem": OrganRange(volume_ml=(15, 25, 40), mean_hu=(10, 30, 60)),
         "larynx": OrganRange(volume_ml=(8, 15, 25), mean_hu=(-50, 40, 90)),
