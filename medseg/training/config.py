@@ -74,6 +74,7 @@ class TrainConfig(_Strict):
     `open_ended` names organs that go on beyond the model's field (cord, esophagus): they are
     no landmarks, and stay unknown in artificial bodies. `organ_weights` draws some organs more often
     (1 where not named): small or rare ones, which patches around others seldom show.
+    `voxel_weights` weighs an organ's voxels in cross-entropy.
     """
 
     name: str
@@ -88,6 +89,7 @@ class TrainConfig(_Strict):
     augment: AugmentConfig = AugmentConfig()
     foreground_share: float = Field(0.75, ge=0, le=1)
     organ_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    voxel_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     batch_size: int = Field(2, ge=1)
     max_steps: int = Field(6000, ge=1)
     learning_rate: float = Field(1.5e-3, gt=0)

@@ -32,7 +32,9 @@ def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
     return torch.cat([background, rest], dim=1)
 
 
-def partial_dice_ce(logits: Tensor, target: Tensor, known: Tensor, smooth: float = 1e-5) -> Tensor:
+def partial_dice_ce(
+    logits: Tensor, target: Tensor, known: Tensor, voxel_weights: Tensor | None = None, smooth: float = 1e-5
+) -> Tensor:
     """Sum of marginal cross-entropy and batch soft Dice over the organs in the batch.
 
     An organ that no patch of the batch shows has no Dice: its share would be decided by
@@ -42,11 +44,15 @@ def partial_dice_ce(logits: Tensor, target: Tensor, known: Tensor, smooth: float
         logits: [B, C, D, H, W].
         target: [B, D, H, W] int64; labels of unknown organs count as background.
         known: [B, C] bool.
+        voxel_weights: [C] weight of a class's voxels in cross-entropy; all 1 where None. A thin organ of
+            low contrast gets no hold otherwise: its Dice has no gradient while its probability is nil.
+        smooth: keeps Dice finite.
     """
     log_p = merge_unknown(logits, known)
     seen = known.gather(1, target.flatten(1)).view_as(target)
     target = torch.where(seen, target, torch.zeros_like(target))
-    cross_entropy = F.nll_loss(log_p, target)
+    each = F.nll_loss(log_p, target, reduction="none")
+    cross_entropy = (each if voxel_weights is None else each * voxel_weights[target]).mean()
 
     p = log_p.exp()
     onehot = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(p.dtype)
@@ -60,12 +66,14 @@ def partial_dice_ce(logits: Tensor, target: Tensor, known: Tensor, smooth: float
     return cross_entropy + dice_loss
 
 
-def deep_supervision_loss(outputs: Tensor | list[Tensor], target: Tensor, known: Tensor) -> Tensor:
+def deep_supervision_loss(
+    outputs: Tensor | list[Tensor], target: Tensor, known: Tensor, voxel_weights: Tensor | None = None
+) -> Tensor:
     """`partial_dice_ce` over all heads, weights 1, 1/2, 1/4 ... normalised to one."""
     heads = outputs if isinstance(outputs, list) else [outputs]
     weights = [0.5**n for n in range(len(heads))]
     total = torch.zeros(())
     for weight, head in zip(weights, heads, strict=True):
         scaled = F.interpolate(target[:, None].float(), size=head.shape[2:], mode="nearest-exact")[:, 0].long()
-        total = total + weight / sum(weights) * partial_dice_ce(head, scaled, known)
+        total = total + weight / sum(weights) * partial_dice_ce(head, scaled, known, voxel_weights)
     return total

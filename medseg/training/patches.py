@@ -6,7 +6,7 @@ sees what an uninterrupted one would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,18 +72,22 @@ class PatchSampler:
         for a, b in labels.mirror_pairs():
             self.swap[[a, b]] = b, a
         self.open_ended = [labels[name].value for name in config.open_ended]
-        self.organ_weights = self._organ_weights(labels)
+        draws = self._per_class(labels, config.organ_weights)
+        draws[0] = 0
+        self.organ_weights = draws / draws.sum()
+        self.voxel_weights = torch.tensor(self._per_class(labels, config.voxel_weights), dtype=torch.float32)
         self.by_class = {
             value: [case for case in self.cases if value in case.places] for value in range(self.num_classes)
         }
         self.spatial = self._spatial()
         self.intensity = self._intensity()
 
-    def _organ_weights(self, labels: LabelTable) -> Array:
-        weights = np.zeros(self.num_classes)
+    def _per_class(self, labels: LabelTable, weights: Mapping[str, float]) -> Array:
+        """[classes]; 1 for classes that are not named."""
+        by_class = np.ones(self.num_classes)
         for label in labels:
-            weights[label.value] = self.config.organ_weights.get(label.name, 1.0)
-        return np.asarray(weights / weights.sum())
+            by_class[label.value] = weights.get(label.name, 1.0)
+        return by_class
 
     def _spatial(self) -> Compose:
         augment = self.config.augment

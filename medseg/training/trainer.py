@@ -124,7 +124,7 @@ class Trainer:
         image = batch.image.to(memory_format=torch.channels_last_3d)
         with self._autocast():
             outputs = self.network(image)
-        loss: Tensor = deep_supervision_loss(outputs, batch.labels, batch.known)
+        loss: Tensor = deep_supervision_loss(outputs, batch.labels, batch.known, self.sampler.voxel_weights)
         _check_finite("Loss", loss, step, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
