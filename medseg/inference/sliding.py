@@ -16,6 +16,8 @@ from medseg.errors import ModelError
 from medseg.imaging.volume import Array
 
 AIR = -1.0  # the normalised value of air; what lies beyond the scan is air
+MARGIN = 8  # voxels of air around the body that the network still sees
+CERTAIN = 10.0  # logit of background where nothing but air is
 
 
 def count_windows(shape: tuple[int, ...], window: tuple[int, ...], overlap: float) -> int:
@@ -44,7 +46,9 @@ def predict_logits(
     Raises:
         ModelError: the network returned something that is not finite.
     """
-    total, done = count_windows(image.shape, window, overlap), 0
+    box = body_box(image)
+    inner = np.ascontiguousarray(image[box])
+    total, done = count_windows(inner.shape, window, overlap), 0
 
     def predictor(batch: Tensor) -> Tensor:
         nonlocal done
@@ -55,7 +59,7 @@ def predict_logits(
 
     with torch.inference_mode(), _autocast(precision):
         logits = sliding_window_inference(
-            torch.from_numpy(np.ascontiguousarray(image))[None, None],
+            torch.from_numpy(inner)[None, None],
             roi_size=window,
             sw_batch_size=1,
             predictor=predictor,
@@ -65,8 +69,29 @@ def predict_logits(
         )
     if not torch.isfinite(logits).all():  # type: ignore[arg-type]
         raise ModelError("The network returned values that are not finite; nothing was segmented.")
-    result: Array = logits[0].float().numpy()  # type: ignore[index,union-attr]
-    return result
+    return _fill(logits[0].float().numpy(), box, image.shape)  # type: ignore[index,union-attr]
+
+
+def body_box(image: Array) -> tuple[slice, ...]:
+    """The box of everything denser than air, with a margin; the whole image where that is all or nothing."""
+    dense = image > AIR + 1e-3
+    if not dense.any():
+        return tuple(slice(0, size) for size in image.shape)
+    sides = []
+    for axis, size in enumerate(image.shape):
+        where = np.flatnonzero(dense.any(axis=tuple(a for a in range(image.ndim) if a != axis)))
+        sides.append(slice(max(0, int(where[0]) - MARGIN), min(size, int(where[-1]) + 1 + MARGIN)))
+    return tuple(sides)
+
+
+def _fill(inner: Array, box: tuple[slice, ...], shape: tuple[int, ...]) -> Array:
+    """Logits of the box in those of the whole scan, where the air around it is background for certain."""
+    if inner.shape[1:] == shape:
+        return inner
+    logits = np.zeros((len(inner), *shape), dtype=np.float32)
+    logits[0] = CERTAIN
+    logits[(slice(None), *box)] = inner
+    return logits
 
 
 def cpu_precision() -> str:
