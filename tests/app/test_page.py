@@ -33,7 +33,7 @@ def page() -> AppTest:
     return AppTest.from_file(MAIN, default_timeout=30).run()
 
 
-def finish(page: AppTest, timeout_s: float = 60) -> AppTest:
+def finish(page: AppTest, timeout_s: float = 200) -> AppTest:
     """Let the page poll until the job has ended."""
     end = time.monotonic() + timeout_s
     while desk().status(page.query_params["study"]).state in ("queued", "running"):

@@ -35,7 +35,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     assert not desk.folders.root.exists()
 
 
-def finish(desk: Desk, study: str, timeout_s: float = 60) -> Status:
+def finish(desk: Desk, study: str, timeout_s: float = 200) -> Status:
     end = time.monotonic() + timeout_s
     while desk.status(study).state in ("queued", "running"):
         assert time.monotonic() < end, desk.status(study)

@@ -54,7 +54,7 @@ def manifest(out: Path) -> dict[str, dict[str, object]]:
 
 
 def times(out: Path) -> dict[str, int]:
-    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("*/*")}
+    return {str(path.relative_to(out)): path.stat().st_mtime_ns for path in out.glob("[!.]*/*")}
 
 
 def unfinished(out: Path) -> list[str]:
@@ -319,7 +319,7 @@ def test_ctrl_c_leaves_a_valid_manifest_and_says_how_to_go_on(tmp_path: Path) ->
     batch = start_batch(inputs, out)
     until(lambda: (out / "a").exists() and list(out.glob(".medseg-part-*/half.txt")))
     os.killpg(batch.pid, signal.SIGINT)
-    shown, errors = batch.communicate(timeout=10)
+    shown, errors = batch.communicate(timeout=60)
     assert batch.returncode == 130
     assert "1 done, 0 unchanged, 0 failed, 2 not reached." in shown
     assert "The same command goes on where it stopped." in shown
