@@ -63,6 +63,7 @@ class NetworkSegmenter:
         if list(self.labels.names.values()) != list(range(1, len(self.labels) + 1)):
             raise ModelIntegrityError(f"Model {card.id}: the labels of a network must be numbered 1, 2, 3 ...")
         self.id = card.id
+        self.mirrored_channels = _mirrored_channels(self.labels) if card.input.mirror_average else None
         self.anatomy: Anatomy | None = card.anatomy
 
     def __call__(self, volume: Volume, clock: StageClock, progress: ProgressCallback = ignore) -> Raw:
@@ -77,6 +78,7 @@ class NetworkSegmenter:
                 window=self.input.patch_size,
                 overlap=self.input.overlap_ratio,
                 precision=self.precision,
+                mirrored_channels=self.mirrored_channels,
                 on_window=lambda share: progress(Progress("segment", 0.15 + 0.6 * share, "Finding organs")),
             )
         if len(logits) != len(self.labels) + 1:
@@ -96,6 +98,13 @@ class NetworkSegmenter:
             return Raw(cleaned, ())
         checked, findings = check_anatomy(cleaned, volume, self.labels, self.anatomy)
         return Raw(checked, tuple(findings))
+
+
+def _mirrored_channels(labels: LabelTable) -> list[int]:
+    channels = list(range(len(labels) + 1))
+    for right, left in labels.mirror_pairs():
+        channels[right], channels[left] = left, right
+    return channels
 
 
 class TissueSegmenter:

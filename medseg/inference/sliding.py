@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from medseg.errors import ModelError
 from medseg.imaging.volume import Array
 
 AIR = -1.0  # the normalised value of air; what lies beyond the scan is air
+_LEFT_RIGHT = 2  # of [B, C, i, j, k] in RAS order
 MARGIN = 8  # voxels of air around the body that the network still sees
 CERTAIN = 10.0  # logit of background where nothing but air is
 
@@ -36,12 +37,15 @@ def predict_logits(
     window: tuple[int, int, int],
     overlap: float,
     precision: str = "bf16",
+    mirrored_channels: Sequence[int] | None = None,
     on_window: Callable[[float], None] = lambda _: None,
 ) -> Array:
     """Logits float32 [C, i, j, k] of a normalised scan [i, j, k].
 
-    Windows overlap by `overlap` and are blended with Gaussian weights. `on_window` gets the
-    share that is done after each window and may raise to cancel.
+    Windows overlap by `overlap` and are blended with Gaussian weights. `mirrored_channels` names, for
+    every channel, the one that it becomes when left and right are mirrored: then each window is
+    seen mirrored as well, and the mean of both counts. `on_window` gets the share that is done
+    after each window and may raise to cancel.
 
     Raises:
         ModelError: the network returned something that is not finite.
@@ -52,7 +56,11 @@ def predict_logits(
 
     def predictor(batch: Tensor) -> Tensor:
         nonlocal done
-        out: Tensor = network(batch.to(memory_format=torch.channels_last_3d)).float()
+        batch = batch.to(memory_format=torch.channels_last_3d)
+        out: Tensor = network(batch).float()
+        if mirrored_channels is not None:
+            mirrored: Tensor = network(batch.flip(_LEFT_RIGHT)).float()
+            out = (out + mirrored[:, mirrored_channels].flip(_LEFT_RIGHT)) / 2
         done += len(batch)
         on_window(min(1.0, done / total))
         return out

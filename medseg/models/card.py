@@ -26,12 +26,16 @@ class NetworkSpec(_Strict):
 
 
 class InputSpec(_Strict):
-    """What the network wants to see: RAS order, spacing, HU window, window size."""
+    """What the network wants to see: RAS order, spacing, HU window, window size.
+
+    `mirror_average`: each window is seen mirrored left to right as well, and the mean counts.
+    """
 
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     window_hu: tuple[float, float]
     patch_size: tuple[Voxels, Voxels, Voxels]
     overlap_ratio: float = Field(ge=0, lt=1)
+    mirror_average: bool = False
 
     @model_validator(mode="after")
     def _window_opens(self) -> Self:

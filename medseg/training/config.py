@@ -85,6 +85,7 @@ class TrainConfig(_Strict):
     window_hu: Span
     patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 64)
     overlap_ratio: float = Field(0.3, ge=0, lt=0.9)
+    mirror_average: bool = False
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig = AugmentConfig()
     foreground_share: float = Field(0.75, ge=0, le=1)

@@ -44,6 +44,7 @@ def write_package(
             window_hu=config.window_hu,
             patch_size=config.patch_size,
             overlap_ratio=config.overlap_ratio,
+            mirror_average=config.mirror_average,
         ),
         anatomy=_anatomy(cases, labels, config),
         training=_provenance(config, cases),

@@ -93,3 +93,21 @@ def test_values_that_are_not_finite_are_refused(poison: float) -> None:
 
     with pytest.raises(ModelError, match="not finite"):
         predict_logits(Poisoned(), scan((9, 9, 9)), window=(8, 8, 8), overlap=0.3)
+
+
+class Lopsided(nn.Module):
+    """Channels 1 and 2 grow towards opposite sides, unevenly: no symmetry of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ramp = torch.linspace(0, 1, x.shape[2])[:, None, None]
+        return torch.cat([0 * x, x * ramp, 2 * x * (1 - ramp) + 0.1], dim=1)
+
+
+def test_the_mean_with_the_mirror_image_treats_both_sides_alike() -> None:
+    image, settings = scan((12, 8, 8)), {"window": (12, 8, 8), "overlap": 0.0, "precision": "fp32"}
+    swap = [0, 2, 1]
+    here = predict_logits(Lopsided(), image, mirrored_channels=swap, **settings)
+    there = predict_logits(Lopsided(), image[::-1], mirrored_channels=swap, **settings)
+    np.testing.assert_allclose(there, here[swap][:, ::-1], rtol=1e-5, atol=1e-6)
+    alone = predict_logits(Lopsided(), image, **settings)
+    assert np.abs(alone - here).max() > 0.1
