@@ -23,7 +23,7 @@ from medseg.preprocess.restore import LabelMap
 NUM_SDS = 4.0
 SLACK_MM = 20.0  # bent necks and children move further than the references' spread
 MIN_SHARE = 0.25  # of the smallest reference volume: less is a fragment
-SURE = 0.8  # mean probability that one organ alone needs to be believed
+SURE = 0.7  # mean probability that each of two organs needs to be believed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def check_anatomy(
 ) -> tuple[LabelMap, list[Finding]]:
     """Drop organs that cannot be there and say what lies outside the model's field."""
     candidates = find_candidates(label_map, volume, labels, anatomy)
-    accepted = choose_constellation(candidates, anatomy)
+    accepted = choose_constellation(candidates, anatomy, label_map.geometry)
     if not accepted:
         return _nothing(label_map, anatomy)
     low, high = field_limits(accepted, anatomy)
@@ -81,8 +81,12 @@ def find_candidates(label_map: LabelMap, volume: Volume, labels: LabelTable, ana
     return found
 
 
-def choose_constellation(candidates: list[Candidate], anatomy: Anatomy) -> list[Candidate]:
-    """The largest set of candidates that all agree pairwise; one alone has to be very sure."""
+def choose_constellation(candidates: list[Candidate], anatomy: Anatomy, geometry: Geometry) -> list[Candidate]:
+    """The largest set of candidates that all agree pairwise.
+
+    Two alone have to be sure, and fewer than two others may be missing where the scan would
+    show them; one alone is never believed: gas and wall of a bowel make a larynx.
+    """
     offsets = {(offset.start, offset.end): offset for offset in anatomy.offsets}
     for size in range(len(candidates), 1, -1):
         agreeing = [
@@ -92,8 +96,15 @@ def choose_constellation(candidates: list[Candidate], anatomy: Anatomy) -> list[
         ]
         if agreeing:
             best = max(agreeing, key=lambda group: sum(c.confidence * c.volume_ml for c in group))
-            return list(best) if size > 2 or all(_plausible(c, anatomy, SURE - 0.1) for c in best) else []
-    return [c for c in candidates if len(candidates) == 1 and _plausible(c, anatomy, SURE)]
+            return list(best) if size > 2 or _two_suffice(list(best), anatomy, geometry) else []
+    return []
+
+
+def _two_suffice(pair: list[Candidate], anatomy: Anatomy, geometry: Geometry) -> bool:
+    others = set(anatomy.field) - {candidate.name for candidate in pair}
+    places = (expected_place(name, pair, anatomy) for name in others)
+    missing = sum(place is not None and _inside(place, geometry, SLACK_MM) for place in places)
+    return missing < len(pair) and all(_plausible(candidate, anatomy) for candidate in pair)
 
 
 def _agree(a: Candidate, b: Candidate, offsets: dict[tuple[str, str], Offset]) -> bool:
@@ -107,13 +118,13 @@ def _agree(a: Candidate, b: Candidate, offsets: dict[tuple[str, str], Offset]) -
     return bool((np.abs(way - np.array(offset.mean_mm)) <= allowed).all())
 
 
-def _plausible(candidate: Candidate, anatomy: Anatomy, sure: float) -> bool:
+def _plausible(candidate: Candidate, anatomy: Anatomy) -> bool:
     known = anatomy.organs[candidate.name]
     low, _, high = known.volume_ml
     coldest, middle, hottest = known.mean_hu
     spread = max(50.0, hottest - coldest)
     right_size = MIN_SHARE * low <= candidate.volume_ml <= 1.5 * high
-    return right_size and abs(candidate.mean_hu - middle) <= spread and candidate.confidence >= sure
+    return right_size and abs(candidate.mean_hu - middle) <= spread and candidate.confidence >= SURE
 
 
 def field_limits(accepted: list[Candidate], anatomy: Anatomy) -> tuple[float, float]:
@@ -188,6 +199,7 @@ def expected_place(name: str, accepted: list[Candidate], anatomy: Anatomy) -> Ar
     return np.mean(votes, axis=0) if votes else None
 
 
-def _inside(point_mm: Array, geometry: Geometry) -> bool:
+def _inside(point_mm: Array, geometry: Geometry, margin_mm: float = 0.0) -> bool:
     index = (np.linalg.inv(geometry.affine) @ [*point_mm, 1])[:3]
-    return bool(((index >= 0) & (index <= np.array(geometry.shape) - 1)).all())
+    margin = margin_mm / np.array(geometry.spacing_mm)
+    return bool(((index >= margin) & (index <= np.array(geometry.shape) - 1 - margin)).all())

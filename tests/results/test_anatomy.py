@@ -143,12 +143,11 @@ def test_what_one_finds_in_a_leg_is_refused(names: tuple[str, ...], moved: dict[
     assert "outside the model's field (skull base to thoracic inlet)" in str(findings[0])
 
 
-def test_one_organ_alone_is_believed_when_it_is_sure_and_plausible() -> None:
-    label_map, volume = plant(grid(-30.0, 30.0), ("mandible",))
-    checked, _ = check((label_map, volume))
-    assert volumes(checked)["mandible"] == volumes(label_map)["mandible"]
-    femur = Volume(np.full(grid().shape, 1400.0, np.float32), grid())
-    assert not check((plant(grid(), ("mandible",))[0], femur))[0].labels.any()
+def test_one_organ_alone_is_never_believed() -> None:
+    for low_mm, high_mm in ((-30.0, 30.0), (-160.0, 145.0)):
+        checked, findings = check(plant(grid(low_mm, high_mm), ("mandible",)))
+        assert not checked.labels.any()
+        assert findings[0].code == "outside_field"
 
 
 def test_two_that_agree_still_have_to_be_plausible() -> None:
