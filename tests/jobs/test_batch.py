@@ -262,7 +262,9 @@ def test_a_damaged_manifest_is_refused_by_name(tmp_path: Path) -> None:
 
 def start_batch(inputs: Path, out: Path) -> subprocess.Popen[str]:
     call = f"run_and_report([Path({str(inputs)!r})], Path({str(out)!r}), model='m', work=works.ACT)"
-    code = f"import sys; from pathlib import Path; from {works.HERE.rpartition('.')[0]} import works; "
+    # A shell that starts the tests in the background has Ctrl-C ignored, and children inherit it.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += f"import sys; from pathlib import Path; from {works.HERE.rpartition('.')[0]} import works; "
     code += f"from medseg.jobs.console import run_and_report; sys.exit({call})"
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
