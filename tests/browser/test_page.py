@@ -194,6 +194,10 @@ def test_a_reload_finds_the_result_and_deleting_it_ends_that(page: Page, server:
     assert uploaded_files_in_memory(server) != ""
     choose_tissue(page)
     segment(page, "again")
+    for _ in range(40):  # Streamlit lets go of a file some time after the page did
+        if uploaded_files_in_memory(server) == "":
+            break
+        page.wait_for_timeout(500)
     assert uploaded_files_in_memory(server) == ""
     page.reload()
     page.locator("table.organs").wait_for()
