@@ -77,6 +77,44 @@ class Anatomy(_Strict):
     field: dict[str, FieldLimits]
 
 
+class VariantFigures(_Strict):
+    """What the parity gate measured before it let a variant in.
+
+    Attributes:
+        scans: how many scans were segmented by both, none of them used for calibration where there were two or more.
+        agreement: per organ, mean Dice between the variant's masks and the fp32 masks; None where neither found it.
+        dice: per organ, mean Dice of the variant's masks against references; empty without references.
+        dice_fp32: the same of the fp32 masks.
+        logit_error: largest difference of logits on a test tile, relative to the largest fp32 logit.
+        size_bytes: size of the variant's file.
+        size_ratio: that, divided by the size of the fp32 ONNX file.
+        seconds: of one tile on `machine`, by the variant.
+        latency_ratio: that, divided by the seconds of PyTorch eager fp32 on the same machine.
+        machine: processor and threads on which the seconds were taken.
+    """
+
+    scans: int = Field(ge=0)
+    agreement: dict[str, float | None] = Field(default_factory=dict)
+    dice: dict[str, float] = Field(default_factory=dict)
+    dice_fp32: dict[str, float] = Field(default_factory=dict)
+    logit_error: float = Field(ge=0)
+    size_bytes: int = Field(gt=0)
+    size_ratio: float = Field(gt=0)
+    seconds: float = Field(gt=0)
+    latency_ratio: float = Field(gt=0)
+    machine: str
+
+
+class Variant(_Strict):
+    """The same network in another file; listed only where it passed the parity gate."""
+
+    name: str
+    file: str
+    precision: Literal["fp32", "int8"]
+    backend: Literal["onnxruntime", "openvino"]
+    figures: VariantFigures
+
+
 class ModelCard(_Strict):
     """`model.json` of a model package. Unknown keys are errors."""
 
@@ -96,6 +134,7 @@ class ModelCard(_Strict):
     metrics: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
+    variants: list[Variant] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _labels_are_a_table(self) -> Self:
