@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.networks.adapted import Adapted, Merged
+from medseg.networks.nnunet import PlainConvUNet, ResidualEncoderUNet
 from medseg.networks.optimized_unet import Optimized3DUNet
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"Optimized3DUNet": Optimized3DUNet}
 
 
 def build_network(name: str, options: Mapping[str, Any]) -> nn.Module:
@@ -23,5 +23,42 @@ def build_network(name: str, options: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(f"Unknown network {name!r}; the catalogue has {', '.join(NETWORKS)}.")
     try:
         return NETWORKS[name](**options)
-    except TypeError as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise ConfigError(f"Network {name}: {error}.") from error
+
+
+def _monai(name: str) -> Callable[..., nn.Module]:
+    """A network of MONAI, imported when it is first built: its networks take seconds to load."""
+
+    def build(**options: Any) -> nn.Module:
+        from monai.networks import nets
+
+        network: nn.Module = getattr(nets, name)(**options)
+        return network
+
+    return build
+
+
+def _adapted(
+    network: str, options: Mapping[str, Any], count: int = 1, deep_supervision: int = 0, **around: Any
+) -> nn.Module:
+    """`count` networks of one kind, adapted; helper heads are left out when a foreign model is taken over."""
+    return Adapted([build_network(network, options) for _ in range(count)], **around)
+
+
+def _merged(
+    parts: Sequence[Mapping[str, Any]], channels: Sequence[int] | None = None, deep_supervision: int = 0
+) -> nn.Module:
+    return Merged([build_network("Adapted", part) for part in parts], channels=channels)
+
+
+MONAI_NETWORKS = ("AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SwinUNETR", "UNet", "UNETR", "VNet")
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "Optimized3DUNet": Optimized3DUNet,
+    "PlainConvUNet": PlainConvUNet,
+    "ResidualEncoderUNet": ResidualEncoderUNet,
+    "Adapted": _adapted,
+    "Merged": _merged,
+    **{name: _monai(name) for name in MONAI_NETWORKS},
+}
