@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -13,14 +14,15 @@ from torch import nn
 
 from medseg.errors import ConfigError, ModelIntegrityError
 from medseg.imaging.volume import Finding, Volume
-from medseg.inference.sliding import cpu_precision, predict_logits
+from medseg.inference.predict import cpu_precision, predict_blocks
 from medseg.inference.tissue import segment_tissue
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, ModelCard
 from medseg.models.store import WEIGHTS, ModelPackage, load_model
 from medseg.networks.catalogue import build_network
-from medseg.preprocess.prepare import prepare
-from medseg.preprocess.restore import LabelMap, restore
+from medseg.preprocess.blocks import LogitBlock
+from medseg.preprocess.prepare import Prepared, prepare
+from medseg.preprocess.restore import LabelMap, restore_blocks
 from medseg.results.anatomy import check_anatomy
 from medseg.results.cleanup import remove_islands
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
@@ -44,7 +46,7 @@ class Segmenter(Protocol):
 
 
 class NetworkSegmenter:
-    """Prepare, slide, restore, clean, check against anatomy.
+    """Prepare, slide and decide labels meanwhile, clean, check against anatomy.
 
     Args:
         network: [1, 1, i, j, k] -> [1, C, i, j, k] logits, in evaluation mode.
@@ -72,25 +74,28 @@ class NetworkSegmenter:
             progress(Progress("prepare", 0.1, "Resampling to the model's grid"))
             prepared = prepare(volume, self.input.spacing_mm, self.input.window_hu)
         with clock.stage("segment"):
-            logits = predict_logits(
-                self.network,
-                prepared.image,
-                window=self.input.patch_size,
-                overlap=self.input.overlap_ratio,
-                precision=self.precision,
-                mirrored_channels=self.mirrored_channels,
-                on_window=lambda share: progress(Progress("segment", 0.15 + 0.6 * share, "Finding organs")),
-            )
-        if len(logits) != len(self.labels) + 1:
-            raise ModelIntegrityError(
-                f"Model {self.id}: {len(logits)} channels for {len(self.labels)} labels and background."
-            )
-        with clock.stage("restore"):
-            progress(Progress("restore", 0.75, "Returning to the scan's own grid"))
-            label_map = restore(logits, prepared.grid, prepared.source)
+            label_map = restore_blocks(self._blocks(prepared, progress), prepared.grid, prepared.source)
         with clock.stage("clean"):
             progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
             return self._clean(label_map, volume)
+
+    def _blocks(self, prepared: Prepared, progress: ProgressCallback) -> Iterator[LogitBlock]:
+        """The network's blocks, their number of channels checked."""
+        blocks = predict_blocks(
+            self.network,
+            prepared.image,
+            window=self.input.patch_size,
+            overlap=self.input.overlap_ratio,
+            precision=self.precision,
+            mirrored_channels=self.mirrored_channels,
+            on_window=lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
+        )
+        for block in blocks:
+            if len(block.logits) not in (1, len(self.labels) + 1):  # 1: nothing but air so far
+                raise ModelIntegrityError(
+                    f"Model {self.id}: {len(block.logits)} channels for {len(self.labels)} labels and background."
+                )
+            yield block
 
     def _clean(self, label_map: LabelMap, volume: Volume) -> Raw:
         cleaned = remove_islands(label_map, self.labels)

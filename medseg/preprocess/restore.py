@@ -1,22 +1,26 @@
 """Logits on the model's grid -> labels on the input's grid.
 
 The logits are interpolated linearly to the input's grid before the label is decided, so
-that organs have smooth outlines on slices thinner than the model's. It happens slab by
-slab and only in the box that holds organs: memory does not grow with classes x scan.
+that organs have smooth outlines on slices thinner than the model's. It happens block by
+block as the network finishes them, and only in the boxes that hold organs: memory does not
+grow with classes x scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
 
 from medseg.imaging.volume import Array, Geometry, restore_orientation
+from medseg.preprocess.blocks import LogitBlock, whole
 
-SLAB_VOXELS = 1_000_000
-_MARGIN = 2  # model voxels around the decided organs: linear interpolation reaches one
+SLAB_VALUES = 2_000_000  # interpolated logits held at a time
+_REACH = 0.51  # model voxels beyond the outermost centres that still belong to the grid
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,31 @@ class LabelMap:
 
 
 def restore(logits: Array, grid: Geometry, source: Geometry) -> LabelMap:
-    """Decide labels on `source` from `logits` (float32 [C, i, j, k]) on `grid`.
+    """Decide labels on `source` from `logits` (float32 [C, i, j, k]) on `grid`, all at once."""
+    return restore_blocks([whole(logits)], grid, source)
 
-    `grid` is any grid made by `prepare` from `source`; the result is indexed as `source`.
+
+def restore_blocks(blocks: Iterable[LogitBlock], grid: Geometry, source: Geometry) -> LabelMap:
+    """Decide labels on `source` from blocks of logits on `grid`, each as it comes.
+
+    `grid` is any grid made by `prepare` from `source`; the result is indexed as `source`. Cells of the grid
+    that no block owns are background.
     """
     canonical = source.canonical()
     labels = np.zeros(canonical.shape, dtype=np.uint8)
     confidence = np.zeros(canonical.shape, dtype=np.uint8)
     # Rounded, so that a tie between two labels falls alike in every orientation of a file.
     to_grid = np.round(np.linalg.inv(grid.affine) @ canonical.affine, 9)
-    box = _organ_box(logits)
-    if box is not None:
-        inner = logits[(slice(None), *box)]
-        shift = np.array([side.start for side in box], dtype=float)
-        for slab in _slabs(box, to_grid, canonical.shape):
-            slab_logits = _sample(inner, to_grid, shift, slab)
-            labels[slab], confidence[slab] = decide(slab_logits)
+    parallel = np.abs(to_grid[:3, :3] - np.diag(np.diag(to_grid[:3, :3]))).max() < 1e-6
+    way = (_Parallel if parallel else _Turned)(to_grid, canonical.shape, grid.shape)
+    for block in blocks:
+        cells = _organ_cells(block)
+        if cells is None:
+            continue
+        for slab, logits, mine in way.sample(block, cells):
+            label, sure = decide(logits)
+            labels[slab] = np.where(mine, label, labels[slab])
+            confidence[slab] = np.where(mine, sure, confidence[slab])
     ornt = source.to_canonical
     return LabelMap(
         np.ascontiguousarray(restore_orientation(labels, ornt)),
@@ -67,63 +80,99 @@ def decide(logits: Array) -> tuple[Array, Array]:
     return label, np.where(label > 0, np.round(probability * 255), 0).astype(np.uint8)
 
 
-def _organ_box(logits: Array) -> tuple[slice, slice, slice] | None:
-    found = logits.argmax(axis=0) > 0
+def _organ_cells(block: LogitBlock) -> Box | None:
+    """The owned cells with an organ at one of their voxels at least; between background lies background."""
+    if len(block.logits) < 2:
+        return None
+    found = block.logits[1:].max(axis=0) > block.logits[0]
     if not found.any():
         return None
     sides = []
-    for axis in range(3):
-        where = np.flatnonzero(found.any(axis=tuple(a for a in range(3) if a != axis)))
-        low, high = max(0, where[0] - _MARGIN), min(found.shape[axis], where[-1] + 1 + _MARGIN)
-        sides.append(slice(int(low), int(high)))
+    for axis, (start, owned) in enumerate(zip(block.start, block.cells, strict=True)):
+        where = np.flatnonzero(found.any(axis=tuple(a for a in range(3) if a != axis))) + start
+        low, high = max(owned.start, int(where[0]) - 1), min(owned.stop, int(where[-1]) + 1)
+        if low >= high:
+            return None
+        sides.append(slice(low, high))
     return sides[0], sides[1], sides[2]
 
 
-def _slabs(
-    box: tuple[slice, slice, slice], to_grid: Array, shape: tuple[int, ...]
-) -> Iterator[tuple[slice, slice, slice]]:
-    """Source boxes that cover the organs' box, cut along k so that each holds few voxels.
+def _cell(position: Array, size: int) -> Array:
+    """The cell in which grid positions lie; -1 and `size` beyond the grid's ends."""
+    cell = np.floor(np.clip(position, 0, size - 1)).astype(int)
+    return np.where(position < -_REACH, -1, np.where(position > size - 1 + _REACH, size, cell))
 
-    The box reaches half a model voxel beyond its centres: where the scan ends, thin slices lie there.
-    """
-    corners = np.array(np.meshgrid(*[(side.start - 0.5, side.stop - 0.5) for side in box])).reshape(3, -1)
-    back = np.linalg.inv(to_grid)
-    points = back[:3, :3] @ corners + back[:3, 3:]
-    low = np.maximum(np.floor(points.min(axis=1)), 0).astype(int)
-    high = np.minimum(np.ceil(points.max(axis=1)) + 1, shape).astype(int)
-    if (high <= low).any():
+
+def _slabs(low: Iterable[int], high: Iterable[int], values: int) -> Iterator[Box]:
+    """The box from `low` to `high`, cut along k so that a slab holds `values` voxels or one slice."""
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    area = (i.stop - i.start) * (j.stop - j.start)
+    if area <= 0:
         return
-    step = max(1, SLAB_VOXELS // int((high[0] - low[0]) * (high[1] - low[1])))
-    for start in range(low[2], high[2], step):
-        yield slice(low[0], high[0]), slice(low[1], high[1]), slice(start, min(start + step, high[2]))
+    step = max(1, values // area)
+    for start in range(k.start, k.stop, step):
+        yield i, j, slice(start, min(start + step, k.stop))
 
 
-def _sample(logits: Array, to_grid: Array, shift: Array, slab: tuple[slice, slice, slice]) -> Array:
-    """Linear interpolation of `logits` [C, ...] at the voxels of `slab`."""
-    linear = to_grid[:3, :3]
-    starts = np.array([side.start for side in slab], dtype=float)
-    offset = linear @ starts + to_grid[:3, 3] - shift
-    sizes = [side.stop - side.start for side in slab]
-    if np.abs(linear - np.diag(np.diag(linear))).max() < 1e-6:
-        return _sample_parallel(logits, np.diag(linear), offset, sizes)
-    channels = [
-        ndimage.affine_transform(channel, linear, offset, output_shape=sizes, order=1, mode="nearest")
-        for channel in logits
-    ]
-    return np.stack(channels)
+class _Parallel:
+    """Source and grid have the same axes: each is interpolated by itself, one matrix product an axis."""
+
+    def __init__(self, to_grid: Array, source: tuple[int, ...], grid: tuple[int, ...]) -> None:
+        along = [to_grid[axis, axis] * np.arange(size) + to_grid[axis, 3] for axis, size in enumerate(source)]
+        self.cells = [_cell(positions, size) for positions, size in zip(along, grid, strict=True)]
+        self.positions = along
+
+    def sample(self, block: LogitBlock, cells: Box) -> Iterator[tuple[Box, Array, Array]]:
+        """Source slabs in `cells`, their logits, and which of their voxels these are (all)."""
+        ends = [np.searchsorted(own, (side.start, side.stop)) for own, side in zip(self.cells, cells, strict=True)]
+        low, high = zip(*ends, strict=True)
+        for slab in _slabs(low, high, SLAB_VALUES // len(block.logits)):
+            out = block.logits
+            for axis in (2, 1, 0):
+                out = self._along(axis, out, block.start[axis], slab[axis])
+            yield slab, out, np.ones(1, dtype=bool)
+
+    def _along(self, axis: int, logits: Array, start: int, side: slice) -> Array:
+        first = start + np.arange(logits.shape[axis + 1])
+        at = np.clip(self.positions[axis][side], first[0], first[-1])
+        low, high = int(np.floor(at[0])) - start, int(np.floor(at[-1])) - start + 2
+        needed = (slice(None),) * (axis + 1) + (slice(low, high),)
+        first = first[low:high]
+        if np.array_equal(at, first[: len(at)]):  # the grids' voxels coincide: nothing to interpolate
+            return logits[(*needed[:-1], slice(low, low + len(at)))]
+        weights = np.maximum(0.0, 1.0 - np.abs(first[None] - at[:, None])).astype(np.float32)
+        return np.moveaxis(np.tensordot(weights, logits[needed], axes=(1, axis + 1)), 0, axis + 1)
 
 
-def _sample_parallel(logits: Array, step: Array, offset: Array, sizes: list[int]) -> Array:
-    """The same for parallel axes: one matrix product per axis."""
-    out = logits
-    for axis in (2, 1, 0):
-        weights = _linear_weights(logits.shape[axis + 1], offset[axis] + step[axis] * np.arange(sizes[axis]))
-        out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis + 1)), 0, axis + 1)
-    return out
+class _Turned:
+    """The scan lies turned in the grid: a block owns those voxels of a source box that fall into its cells."""
 
+    def __init__(self, to_grid: Array, source: tuple[int, ...], grid: tuple[int, ...]) -> None:
+        self.to_grid, self.source, self.grid = to_grid, source, grid
+        self.back = np.linalg.inv(to_grid)
 
-def _linear_weights(num_in: int, positions: Array) -> Array:
-    """Matrix [positions, num_in] of linear interpolation, held at the ends."""
-    positions = np.clip(positions, 0, num_in - 1)
-    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(num_in)[None] - positions[:, None]))
-    return weights.astype(np.float32)
+    def sample(self, block: LogitBlock, cells: Box) -> Iterator[tuple[Box, Array, Array]]:
+        """Source slabs around `cells`, their logits, and which of their voxels lie in `cells`."""
+        low, high = self._around(cells)
+        for slab in _slabs(low, high, SLAB_VALUES // len(block.logits)):
+            at = self._positions(slab)
+            mine = np.ones(at.shape[1:], dtype=bool)
+            for position, size, side in zip(at, self.grid, cells, strict=True):
+                cell = _cell(position, size)
+                mine &= (cell >= side.start) & (cell < side.stop)
+            if mine.any():
+                yield slab, self._interpolate(block, at), mine
+
+    def _around(self, cells: Box) -> tuple[Array, Array]:
+        corners = np.array(list(product(*[(side.start - _REACH, side.stop + _REACH) for side in cells]))).T
+        points = self.back[:3, :3] @ corners + self.back[:3, 3:]
+        low = np.maximum(np.floor(points.min(axis=1)), 0).astype(int)
+        return low, np.minimum(np.ceil(points.max(axis=1)) + 1, self.source).astype(int)
+
+    def _positions(self, slab: Box) -> Array:
+        index = np.stack(np.meshgrid(*[np.arange(side.start, side.stop) for side in slab], indexing="ij"))
+        return np.asarray(np.tensordot(self.to_grid[:3, :3], index, axes=1) + self.to_grid[:3, 3].reshape(3, 1, 1, 1))
+
+    def _interpolate(self, block: LogitBlock, at: Array) -> Array:
+        inside = at - np.array(block.start).reshape(3, 1, 1, 1)
+        return np.stack([ndimage.map_coordinates(c, inside, order=1, mode="nearest") for c in block.logits])

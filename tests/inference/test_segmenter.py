@@ -103,11 +103,11 @@ def test_stages_are_timed_and_progress_goes_forward(tmp_path: Path) -> None:
     clock = StageClock()
     volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0))
     build_segmenter(package(tmp_path))(volume, clock, seen.append)
-    assert list(clock.seconds) == ["prepare", "segment", "restore", "clean"]
+    assert list(clock.seconds) == ["prepare", "segment", "clean"]
     fractions = [event.fraction for event in seen]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.1, 0.85)
-    assert list(dict.fromkeys(event.stage for event in seen)) == ["prepare", "segment", "restore", "clean"]
+    assert list(dict.fromkeys(event.stage for event in seen)) == ["prepare", "segment", "clean"]
 
 
 def test_cancel_stops_between_windows(tmp_path: Path) -> None:

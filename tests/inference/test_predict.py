@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import Cancelled, ModelError
-from medseg.inference.sliding import AIR, count_windows, predict_logits
+from medseg.imaging.volume import Array
+from medseg.inference.predict import predict_blocks
+from medseg.inference.windows import AIR, Windows
+from medseg.preprocess.blocks import gather
 
 
 class Pointwise(nn.Module):
@@ -25,6 +29,10 @@ class Pointwise(nn.Module):
         return torch.cat([-x, x, 2 * x], dim=1)
 
 
+def predict_logits(network: nn.Module, image: Array, **settings: Any) -> Array:
+    return gather(predict_blocks(network, image, **settings), image.shape)
+
+
 def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 3, shape).astype(np.float32)
 
@@ -34,7 +42,7 @@ def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 def test_windows_are_counted_before_they_run(shape: tuple[int, int, int], overlap: float) -> None:
     network, shares = Pointwise(), []
     predict_logits(network, scan(shape), window=(8, 8, 6), overlap=overlap, precision="fp32", on_window=shares.append)
-    assert len(network.shapes) == count_windows(shape, (8, 8, 6), overlap)
+    assert len(network.shapes) == len(Windows.over(shape, (8, 8, 6), overlap))
     assert set(network.shapes) == {(1, 1, 8, 8, 6)}
     np.testing.assert_allclose(shares, np.arange(1, len(shares) + 1) / len(shares))
 

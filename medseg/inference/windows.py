@@ -1,0 +1,76 @@
+"""Where windows lie, and what of an image lies in one. The layout is MONAI's `dense_patch_slices`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from medseg.imaging.volume import Array
+
+AIR = -1.0  # the normalised value of air; what lies beyond the scan is air
+MARGIN = 8  # voxels of air around the body that the network still sees
+Start = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A regular cover of an image; the last window of an axis is moved back to end with the image.
+
+    Attributes:
+        size: voxels of one window.
+        starts: per axis, where windows begin; negative where the image is smaller than a window.
+    """
+
+    size: tuple[int, int, int]
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @classmethod
+    def over(cls, shape: Sequence[int], size: Sequence[int], overlap: float) -> Windows:
+        """Windows of `size` over an image of `shape` that overlap by the share `overlap`."""
+        i, j, k = (_starts(n, side, max(1, int(side * (1 - overlap)))) for n, side in zip(shape, size, strict=True))
+        return cls((size[0], size[1], size[2]), (i, j, k))
+
+    def __len__(self) -> int:
+        return math.prod(len(axis) for axis in self.starts)
+
+    def layer(self, k: int, i_range: slice, j_range: slice) -> list[Start]:
+        """Windows that begin at slice `k` and meet the given rows and columns."""
+        rows = [i for i in self.starts[0] if i < i_range.stop and i + self.size[0] > i_range.start]
+        columns = [j for j in self.starts[1] if j < j_range.stop and j + self.size[1] > j_range.start]
+        return [(i, j, k) for i, j in product(rows, columns)]
+
+
+def _starts(length: int, side: int, step: int) -> tuple[int, ...]:
+    if length <= side:
+        return (-((side - length) // 2),)
+    count = math.ceil((length - side) / step) + 1
+    return tuple(min(n * step, length - side) for n in range(count))
+
+
+def cut(image: Array, start: Start, size: Start, air: float = AIR) -> Array:
+    """The window [channels, *size] of `image` [channels, i, j, k] at `start`; `air` where it leaves the image."""
+    sides = list(zip(image.shape[1:], start, size, strict=True))
+    inner = tuple(slice(max(0, at), min(n, at + side)) for n, at, side in sides)
+    tile = image[(slice(None), *inner)]
+    if tile.shape[1:] == tuple(size):
+        return np.ascontiguousarray(tile)
+    out = np.full((len(image), *size), air, dtype=image.dtype)
+    out[(slice(None), *(slice(s.start - at, s.stop - at) for s, at in zip(inner, start, strict=True)))] = tile
+    return out
+
+
+def body_box(image: Array) -> Box:
+    """The box of everything denser than air, with a margin; the whole image where that is all or nothing."""
+    dense = image > AIR + 1e-3
+    if not dense.any():
+        return tuple(slice(0, size) for size in image.shape)  # type: ignore[return-value]
+    sides = []
+    for axis, size in enumerate(image.shape):
+        where = np.flatnonzero(dense.any(axis=tuple(a for a in range(image.ndim) if a != axis)))
+        sides.append(slice(max(0, int(where[0]) - MARGIN), min(size, int(where[-1]) + 1 + MARGIN)))
+    return tuple(sides)  # type: ignore[return-value]

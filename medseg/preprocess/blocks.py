@@ -1,0 +1,47 @@
+"""LogitBlock: a part of a network's output that is finished, so that labels can be decided there.
+
+The seam between inference, which makes blocks while its window moves, and the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from medseg.imaging.volume import Array
+
+
+@dataclass(frozen=True)
+class LogitBlock:
+    """Logits of a box of the model's grid, and which cells of the grid are its to decide.
+
+    Cell n of an axis reaches from voxel n to voxel n + 1: points in it are interpolated between
+    these two. The blocks of a scan own each cell once; where a block owns a cell, it holds both voxels.
+
+    Attributes:
+        logits: float32 [C, i, j, k].
+        start: grid index of its first voxel.
+        cells: owned cells, in grid indices.
+    """
+
+    logits: Array
+    start: tuple[int, int, int]
+    cells: tuple[slice, slice, slice]
+
+
+def whole(logits: Array) -> LogitBlock:
+    """All logits of a scan as one block."""
+    i, j, k = (slice(0, size) for size in logits.shape[1:])
+    return LogitBlock(logits, (0, 0, 0), (i, j, k))
+
+
+def gather(blocks: Iterable[LogitBlock], shape: tuple[int, ...]) -> Array:
+    """The logits [C, *shape] of all blocks, where they are wanted whole."""
+    parts = list(blocks)
+    out = np.zeros((max(len(part.logits) for part in parts), *shape), dtype=np.float32)
+    for part in parts:
+        place = tuple(slice(a, a + n) for a, n in zip(part.start, part.logits.shape[1:], strict=True))
+        out[(slice(0, len(part.logits)), *place)] = part.logits
+    return out
