@@ -21,7 +21,8 @@ The tree is part of the API; catch the branch that you can handle::
     │   └── NoScanError             nothing to read in the folder or zip
     ├── ModelError                  a model package that cannot be used
     │   ├── UnknownModelError       no package of that name
-    │   └── ModelIntegrityError     a hash, label table or tensor that does not fit
+    │   ├── ModelIntegrityError     a hash, label table or tensor that does not fit
+    │   └── ModelImportError        another tool's model that cannot be taken over; `path` names the file
     ├── ConfigError                 a setting that is unknown or out of range
     ├── DataError                   training or evaluation data that do not fit together
     ├── OutputError                 a result that could not be written and verified
@@ -152,6 +153,15 @@ class UnknownModelError(ModelError):
 
 class ModelIntegrityError(ModelError):
     default_advice = "Install the model package again."
+
+
+class ModelImportError(ModelError):
+    """Another tool's model that cannot be taken over. The text always names the file."""
+
+    def __init__(self, path: str | Path, reason: str, *, advice: str | None = None) -> None:
+        self.path = Path(path)
+        self.reason = reason
+        super().__init__(f"{self.path.name}: {reason}", advice=advice)
 
 
 class ConfigError(MedsegError):
