@@ -87,9 +87,9 @@ lock: ## Write the two lock files anew from a clean environment (minutes)
 	python="$$folder/venv/bin/python"; \
 	versions() { "$$python" -m pip freeze --all --exclude-editable --exclude pip \
 	  | sed -E 's/\+[a-z0-9.]+$$//' | grep -viE '^(nvidia|cuda|triton)' | LC_ALL=C sort; }; \
-	"$$python" $(PIP) install $(PIP_ARGS) 'torch==$(TORCH)' 'setuptools>=77' --editable '.[app]'; \
+	"$$python" $(PIP) install $(PIP_ARGS) 'torch==$(TORCH)' 'setuptools>=77' --editable '.[app,cpu]'; \
 	versions > "$$folder/run"; \
-	"$$python" $(PIP) install $(PIP_ARGS) 'torch==$(TORCH)' --editable '.[app,dev]'; \
+	"$$python" $(PIP) install $(PIP_ARGS) 'torch==$(TORCH)' --editable '.[app,cpu,dev]'; \
 	versions > "$$folder/all"; \
 	missing="$$(LC_ALL=C comm -23 "$$folder/run" "$$folder/all")"; \
 	[ -z "$$missing" ] || { echo "The tools for development change what runs: $$missing" >&2; exit 1; }; \

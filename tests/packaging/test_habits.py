@@ -94,7 +94,7 @@ def test_the_two_lock_files_share_nothing() -> None:
     assert locked(LOCKS[0]).keys() & locked(LOCKS[1]).keys() == set()
 
 
-@pytest.mark.parametrize("group", ["dependencies", "app", "dev"])
+@pytest.mark.parametrize("group", ["dependencies", "app", "cpu", "dev"])
 def test_every_declared_dependency_is_locked_in_its_range(group: str) -> None:
     declared = PROJECT["dependencies"] if group == "dependencies" else PROJECT["optional-dependencies"][group]
     versions = locked(LOCKS[1]) if group == "dev" else locked(LOCKS[0])

@@ -1,0 +1,1 @@
+"""The workshop: a model package -> ONNX, int8 and shared kernels, each behind the parity gate."""

@@ -1,0 +1,87 @@
+"""Seconds per tile of every candidate, and whether its answer is the reference's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from medseg.errors import MedsegError, ModelError
+from medseg.inference.backends.predictor import Candidate, Predictor, Shape
+
+ROUNDS = 3
+ENOUGH_SECONDS = 4.0
+HOPELESS = 3.0  # times slower than the best in its first call: not worth a second
+# Root mean square of the difference, relative to that of the reference. bf16 keeps 8 bits: some percent after
+# twenty layers. int8 is judged on masks by the parity gate; noise would not be what it was calibrated for.
+TOLERANCE = {"fp32": 0.01, "bf16": 0.15, "fp16": 0.05}
+
+
+def noise_tile(patch: Shape) -> Tensor:
+    """A tile of noise over the normalised range, always the same: float32 [1, 1, i, j, k]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, 1, *patch, generator=generator) * 4 - 1
+
+
+def seconds_per_tile(predictor: Predictor, tile: Tensor, best: float = float("inf")) -> tuple[float, Tensor]:
+    """The shortest of a few calls after a first one, and the logits.
+
+    A predictor whose first call takes several times `best` is not called again: that call is its figure.
+    """
+    logits, first = _timed(predictor, tile)
+    if first > HOPELESS * best:
+        return first, logits
+    spent, shortest = first, float("inf")
+    for _ in range(ROUNDS):
+        seconds = _timed(predictor, tile)[1]
+        shortest, spent = min(shortest, seconds), spent + seconds
+        if spent > ENOUGH_SECONDS:
+            break
+    return shortest, logits
+
+
+def _timed(predictor: Predictor, tile: Tensor) -> tuple[Tensor, float]:
+    began = time.perf_counter()
+    logits = predictor(tile)
+    return logits, time.perf_counter() - began
+
+
+def relative_error(logits: Tensor, reference: Tensor) -> float:
+    """Root mean square difference over root mean square of the reference; infinite where shapes or numbers fail."""
+    if logits.shape != reference.shape or not torch.isfinite(logits).all():
+        return float("inf")
+    return float((logits - reference).square().mean().sqrt() / reference.square().mean().sqrt().clamp_min(1e-6))
+
+
+def compare(
+    candidates: Sequence[Candidate],
+    build: Callable[[Candidate], Predictor],
+    tile: Tensor,
+    reference: Callable[[Tensor], Tensor] | None,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of all that work and agree with `reference` on `tile`, and why the others were refused."""
+    expected = None if reference is None else reference(tile)
+    seconds: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    for candidate in candidates:
+        try:
+            best = min(seconds.values(), default=float("inf"))
+            taken, logits = seconds_per_tile(build(candidate), tile, best)
+            _check(candidate, logits, expected)
+        except (MedsegError, RuntimeError, MemoryError) as error:
+            refused[str(candidate)] = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        else:
+            seconds[str(candidate)] = round(taken, 6)
+    return seconds, refused
+
+
+def _check(candidate: Candidate, logits: Tensor, expected: Tensor | None) -> None:
+    if candidate.precision == "int8" or expected is None:
+        if not torch.isfinite(logits).all():
+            raise ModelError("its logits are not finite", advice="")
+        return
+    error = relative_error(logits, expected)
+    if error > TOLERANCE[candidate.precision]:
+        raise ModelError(f"its logits differ from PyTorch's by {error:.1%}", advice="")
