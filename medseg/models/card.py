@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelTable
+from medseg.preprocess.intensity import Intensity
 
 Range = tuple[float, float, float]
 Millimetres = Annotated[float, Field(gt=0)]
@@ -29,6 +30,8 @@ class InputSpec(_Strict):
     """What the network wants to see: RAS order, spacing, HU window, window size.
 
     `mirror_average`: each window is seen mirrored left to right as well, and the mean counts.
+    `intensity`: how HU become its input; see `preprocess.prepare`.
+    `beyond`: what lies beyond the scan where a window leaves it, in the network's input units; -1 is air in a window.
     """
 
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
@@ -36,6 +39,8 @@ class InputSpec(_Strict):
     patch_size: tuple[Voxels, Voxels, Voxels]
     overlap_ratio: float = Field(ge=0, lt=1)
     mirror_average: bool = False
+    intensity: Intensity = "window"
+    beyond: float = -1.0
 
     @model_validator(mode="after")
     def _window_opens(self) -> Self:

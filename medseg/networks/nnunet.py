@@ -20,6 +20,11 @@ Triple = Sequence[int]
 _NORMS: dict[str, type[nn.Module]] = {"instance": nn.InstanceNorm3d, "batch": nn.BatchNorm3d}
 
 
+def _side(values: Triple) -> tuple[int, int, int]:
+    i, j, k = values
+    return i, j, k
+
+
 class _Layers:
     """What all layers of a network have in common."""
 
@@ -42,8 +47,8 @@ class ConvNormAct(nn.Module):
         self, layers: _Layers, ins: int, outs: int, kernel: Triple, stride: Triple, *, act: bool = True, bias: bool
     ) -> None:
         super().__init__()
-        padding = [(side - 1) // 2 for side in kernel]
-        self.conv = nn.Conv3d(ins, outs, tuple(kernel), tuple(stride), padding, bias=bias)  # type: ignore[arg-type]
+        padding = _side([(side - 1) // 2 for side in kernel])
+        self.conv = nn.Conv3d(ins, outs, _side(kernel), _side(stride), padding, bias=bias)
         self.norm = layers.normalise(outs)
         self.act = layers.activate() if act else nn.Identity()
 
@@ -80,7 +85,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = ConvNormAct(layers, outs, outs, kernel, (1, 1, 1), act=False, bias=layers.bias)
         shortcut: list[nn.Module] = []
         if max(stride) > 1:
-            shortcut.append(nn.AvgPool3d(tuple(stride), tuple(stride)))  # type: ignore[arg-type]
+            shortcut.append(nn.AvgPool3d(_side(stride), _side(stride)))
         if ins != outs:
             shortcut.append(ConvNormAct(layers, ins, outs, (1, 1, 1), (1, 1, 1), act=False, bias=False))
         self.skip = nn.Sequential(*shortcut)
@@ -142,9 +147,9 @@ class Decoder(nn.Module):
             nn.ConvTranspose3d(
                 features[level + 1],
                 features[level],
-                tuple(strides[level + 1]),
-                tuple(strides[level + 1]),
-                bias=layers.bias,  # type: ignore[arg-type]
+                _side(strides[level + 1]),
+                _side(strides[level + 1]),
+                bias=layers.bias,
             )
             for level in levels
         )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+
+from medseg.imaging.volume import Array
+
+Intensity = Literal["window", "z-score"]
 
 
 class _Array(Protocol):
@@ -20,3 +26,15 @@ def normalise(hu: T, window_hu: tuple[float, float]) -> T:
     low, high = window_hu
     unit = (high - low) / 4
     return (hu.clip(low, high) - low) / unit - 1  # type: ignore[operator,return-value]
+
+
+def statistics(hu: Array, window_hu: tuple[float, float]) -> tuple[float, float]:
+    """Mean and standard deviation of a scan's voxels, clipped to the window; HU. A flat scan deviates by 1."""
+    clipped = hu.clip(*window_hu)
+    deviation = float(clipped.std(dtype=np.float64))
+    return float(clipped.mean(dtype=np.float64)), deviation if deviation > 0 else 1.0
+
+
+def standardise(hu: T, window_hu: tuple[float, float], mean_hu: float, deviation_hu: float) -> T:
+    """Clip to `window_hu`, subtract the mean, divide by the deviation (nnU-Net's and MONAI's z-score of a scan)."""
+    return (hu.clip(*window_hu) - mean_hu) / deviation_hu  # type: ignore[operator,return-value]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from medseg.imaging.volume import Array, Geometry, Volume, reorient
-from medseg.preprocess.intensity import normalise
+from medseg.preprocess.intensity import Intensity, normalise, standardise, statistics
 from medseg.preprocess.resample import grid_like, resample
 
 MAX_OBLIQUE_DEG = 15.0  # what rotation augmentation covers; beyond it the scan is turned upright
@@ -23,17 +23,32 @@ class Prepared:
         image: float32 [i, j, k], normalised, axes in the nearest RAS order.
         grid: where `image` lies.
         source: the grid that the result has to return to.
+        air: value of air in `image`, below which nothing lies.
     """
 
     image: Array
     grid: Geometry
     source: Geometry
+    air: float = -1.0
 
 
-def prepare(volume: Volume, spacing_mm: tuple[float, float, float], window_hu: tuple[float, float]) -> Prepared:
-    """Turn to RAS order, resample with anti-aliasing to `spacing_mm`, normalise HU."""
+def prepare(
+    volume: Volume,
+    spacing_mm: tuple[float, float, float],
+    window_hu: tuple[float, float],
+    intensity: Intensity = "window",
+) -> Prepared:
+    """Turn to RAS order, resample with anti-aliasing to `spacing_mm`, normalise HU.
+
+    `intensity`: 'window' spans the window from -1 to 3; 'z-score' subtracts the mean of the scan's own voxels
+    and divides by their deviation, for networks of other tools that were trained so.
+    """
     hu, grid = to_grid(volume, spacing_mm)
-    return Prepared(normalise(hu, window_hu), grid, volume.geometry)
+    if intensity == "window":
+        return Prepared(normalise(hu, window_hu), grid, volume.geometry)
+    mean, deviation = statistics(volume.hu, window_hu)
+    low = max(AIR_HU, window_hu[0])
+    return Prepared(standardise(hu, window_hu, mean, deviation), grid, volume.geometry, air=(low - mean) / deviation)
 
 
 def to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[Array, Geometry]:

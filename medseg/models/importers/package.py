@@ -1,0 +1,147 @@
+"""A ForeignModel -> a package on a shelf, checked before it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from medseg.errors import ConfigError, ModelImportError, OutputError
+from medseg.imaging.emit import emit, emit_text, sha256_file
+from medseg.labels import LabelTable
+from medseg.models.card import InputSpec, ModelCard, NetworkSpec
+from medseg.models.importers.foreign import ForeignModel
+from medseg.models.store import CARD, WEIGHTS
+from medseg.networks.catalogue import build_network
+from medseg.runtime.provenance import now, versions
+
+UNKNOWN = "Not stated by the source."
+LIMITS = (
+    "Taken over from another tool; nobody scored it here. Compare its masks with the original's before use.",
+    "Nothing checks whether the scan shows the region that it was trained on.",
+)
+
+
+def write_foreign(
+    model: ForeignModel, network: NetworkSpec, shelf: Path, name: str, *, version: str = "1.0.0", licence: str = UNKNOWN
+) -> Path:
+    """Write a package to `shelf/name`.
+
+    Raises:
+        ConfigError: a name that is no folder name, or one that is taken.
+        ModelImportError: weights that do not fit the network or are not finite.
+    """
+    folder = _free(shelf, name)
+    _check_weights(model, network)
+    card = make_card(model, network, name, version, licence)
+    emit_weights(folder / WEIGHTS, model.weights)
+    card = card.model_copy(update={"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
+    emit_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
+    return folder
+
+
+def _free(shelf: Path, name: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,60}", name):
+        raise ConfigError(f"{name!r} cannot be a model's name.", advice="Use letters, digits, dots and hyphens.")
+    if (shelf / name).exists():
+        raise ConfigError(f"{shelf / name} is there already.", advice="Choose another --name, or delete it.")
+    return shelf / name
+
+
+def make_card(model: ForeignModel, network: NetworkSpec, name: str, version: str, licence: str) -> ModelCard:
+    """The card of a foreign model, files not yet listed.
+
+    Raises:
+        ModelImportError: more labels than a mask can hold, or sizes that are none.
+    """
+    try:
+        labels = LabelTable.from_names({organ: value for value, organ in enumerate(model.labels, start=1)})
+        return ModelCard(
+            name=name,
+            version=version,
+            title=f"{name} ({model.tool})",
+            description=model.description or f"A {model.tool} model, imported from {model.path.name}.",
+            labels=labels.to_json(),
+            field_of_view=UNKNOWN,
+            intended_use="Research; as stated by those who trained it.",
+            limits=[*LIMITS, *model.remarks],
+            licence=licence,
+            network=network,
+            input=_input(model),
+            training={"tool": model.tool, "imported": now(), **model.facts, "versions": versions()},
+        )
+    except (ConfigError, ValueError) as error:
+        raise ModelImportError(
+            model.path, f"gives no valid model card ({error}).", advice="Correct it at its source."
+        ) from error
+
+
+def _input(model: ForeignModel) -> InputSpec:
+    return InputSpec(
+        spacing_mm=model.spacing_mm,
+        window_hu=model.scale.window_hu,
+        patch_size=model.patch_size,
+        overlap_ratio=model.overlap_ratio,
+        intensity=model.scale.intensity,
+        beyond=model.scale.beyond,
+    )
+
+
+def _check_weights(model: ForeignModel, network: NetworkSpec) -> None:
+    wanted = _shapes(model, network)
+    missing = [f"{name} is missing" for name in wanted if name not in model.weights]
+    extra = [f"{name} is unknown" for name in model.weights if name not in wanted]
+    shapes = [
+        f"{name} is {tuple(tensor.shape)}, not {wanted[name]}"
+        for name, tensor in model.weights.items()
+        if name in wanted and tuple(tensor.shape) != wanted[name]
+    ]
+    found = [*shapes, *missing, *extra]
+    if found:
+        listed = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+        raise ModelImportError(
+            model.path,
+            f"its weights do not fit the network that its files describe: {listed}.",
+            advice="Take weights and description from the same training.",
+        )
+    if not all(torch.isfinite(tensor).all() for tensor in model.weights.values()):
+        raise ModelImportError(model.path, "its weights are not finite.", advice="Take another checkpoint.")
+
+
+def _shapes(model: ForeignModel, network: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the network's state."""
+    try:
+        return {name: tuple(tensor.shape) for name, tensor in _skeleton(network).state_dict().items()}
+    except (ConfigError, RuntimeError) as error:
+        reason = f"its network cannot be built ({error})."
+        raise ModelImportError(model.path, reason, advice="Use a standard network.") from error
+
+
+def _skeleton(network: NetworkSpec) -> nn.Module:
+    """Without memory for weights where the network allows that: a file must not be able to ask for terabytes."""
+    try:
+        with torch.device("meta"):
+            return build_network(network.name, network.options)
+    except (NotImplementedError, RuntimeError):
+        return build_network(network.name, network.options)
+
+
+def emit_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write safetensors and read them back."""
+    own = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}  # none shares memory
+
+    def check(temporary: Path) -> None:
+        back = load_file(temporary)
+        if any(not torch.equal(back[name], tensor) for name, tensor in own.items()):
+            raise OutputError(f"{path} read back differently from what was written.")
+
+    emit(path, lambda temporary: save_file(own, temporary), check)
+
+
+def network_spec(model: ForeignModel) -> NetworkSpec:
+    """The catalogue network of one foreign model."""
+    return NetworkSpec(name="Adapted", options=model.adapted_options)
