@@ -273,7 +273,11 @@ def segment_for_page(request: JobRequest, progress: ProgressCallback) -> dict[st
         progress: told about every step; raises where the user cancels.
     """
     result = medseg.segment(
-        request.source, model=request.model, series=request.series, progress=partial(_most, progress)
+        request.source,
+        model=request.model,
+        series=request.series,
+        progress=partial(_most, progress),
+        options=request.options,
     )
     progress(Progress("save", 0.93, ""))
     result.save(request.out)

@@ -10,12 +10,13 @@ import numpy as np
 from medseg.errors import GeometryError
 from medseg.imaging import Finding, Volume, read_volume
 from medseg.imaging.checks import check_finite
-from medseg.inference.segmenter import Segmenter, warm_segmenter
+from medseg.inference.segmenter import Raw, Segmenter, warm_segmenter
 from medseg.labels import LabelTable
 from medseg.models.store import ModelPackage
 from medseg.preprocess.restore import LabelMap
 from medseg.results.measure import measure
 from medseg.results.segmentation import Segmentation
+from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.runtime.provenance import StageClock, machine, now, peak_memory_mb, reset_peak_memory, versions
 
@@ -28,6 +29,7 @@ def segment(
     model: str = DEFAULT_MODEL,
     series: str | int | None = None,
     progress: ProgressCallback | None = None,
+    options: Options | None = None,
 ) -> Segmentation:
     """Segment one CT.
 
@@ -36,6 +38,7 @@ def segment(
         model: name of an installed model, or the folder of a package.
         series: number or UID of the series, where a folder holds several.
         progress: called with every step forward; raising `Cancelled` in it stops the job.
+        options: backend, precision and a limit of memory.
 
     Returns:
         The mask on the scan's own grid, measured. Empty organs are rows with 0 ml and
@@ -44,22 +47,24 @@ def segment(
     Raises:
         InputError: the scan cannot be used; the text names the file and the way out.
         ModelError: the model is unknown, damaged or altered.
+        ConfigError: a backend or precision that does not exist here.
+        ResourceError: the scan does not fit into the allowed memory.
     """
-    report, clock = progress or ignore, StageClock()
+    report, clock, options = progress or ignore, StageClock(), options or Options()
     reset_peak_memory()
     with clock.stage("model"):
         report(Progress("model", 0.0, "Loading the model"))
-        package, segmenter = warm_segmenter(model)
+        package, segmenter = warm_segmenter(model, options)
     with clock.stage("read"):
         report(Progress("read", 0.02, "Reading the scan"))
         volume = _checked(source) if isinstance(source, Volume) else read_volume(source, series=series)
-    raw = segmenter(volume, clock, report)
+    raw = segmenter(volume, clock, report, options.max_memory_mb)
     with clock.stage("measure"):
         report(Progress("measure", 0.92, "Measuring"))
         measurements = measure(raw.label_map, volume, segmenter.labels)
     findings = (*volume.findings, *raw.findings, *_verdict(raw.label_map, segmenter.labels, raw.findings))
     report(Progress("done", 1.0, "Done"))
-    run = _run_report(volume, package, segmenter, clock)
+    run = _run_report(volume, package, segmenter, clock) | _forecast(raw)
     return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run)
 
 
@@ -81,12 +86,17 @@ def _verdict(label_map: LabelMap, labels: LabelTable, said: tuple[Finding, ...])
     return (Finding("empty", f"Nothing was found: no {organs} in this scan."),)
 
 
+def _forecast(raw: Raw) -> dict[str, Any]:
+    return {} if raw.forecast is None else {"forecast": raw.forecast.to_json()}
+
+
 def _run_report(volume: Volume, package: ModelPackage, segmenter: Segmenter, clock: StageClock) -> dict[str, Any]:
     card, geometry = package.card, volume.geometry
     return {
         "study": volume.name,
         "created": now(),
         "model": {"name": card.name, "version": card.version, "sha256": package.sha256},
+        "backend": getattr(segmenter, "backend", "rules"),
         "precision": getattr(segmenter, "precision", "fp32"),
         "input": {
             "format": volume.format,

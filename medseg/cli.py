@@ -1,10 +1,10 @@
-"""The command line: `medseg segment | models | evaluate | train`. Thin: parse, call, exit code."""
+"""The command line: `medseg segment | models | import | evaluate | train`. Thin: parse, call, exit code."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -14,6 +14,8 @@ from tyro.conf import Positional, arg
 from medseg.errors import MedsegError
 
 Out = Annotated[Path, arg(aliases=["-o"])]
+Backend = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 def segment(
@@ -24,6 +26,9 @@ def segment(
     series: str | None = None,
     force: bool = False,
     workers: int = 1,
+    backend: Backend | None = None,
+    precision: Precision = "auto",
+    max_memory: str | None = None,
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
 
@@ -40,10 +45,16 @@ def segment(
         series: Number or UID of the CT series, where a folder holds several.
         force: Compute again what is already finished.
         workers: Studies at the same time; each takes memory of its own.
+        backend: What runs the network. `auto` ($MEDSEG_BACKEND, if set, instead) measures what is installed once
+            per machine and model, and takes the fastest.
+        precision: Of the network's arithmetic; `auto` takes what is fastest here.
+        max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name.
     """
     from medseg.jobs.console import run_and_report
+    from medseg.runtime.options import Options
 
-    return run_and_report(paths, out, model=model, series=series, force=force, workers=workers)
+    options = Options.asked(backend, precision, max_memory)
+    return run_and_report(paths, out, model=model, series=series, force=force, workers=workers, options=options)
 
 
 def models(name: Positional[str | None] = None, /, json: bool = False) -> int:
@@ -56,6 +67,51 @@ def models(name: Positional[str | None] = None, /, json: bool = False) -> int:
     from medseg.models.console import print_card, print_models
 
     return print_card(name, as_json=json) if name else print_models(as_json=json)
+
+
+def import_model(
+    paths: Positional[tuple[Path, ...]],
+    /,
+    name: str,
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    folds: tuple[str, ...] = (),
+    orientation: str | None = None,
+    faithful: bool = False,
+    labels: Path | None = None,
+    licence: str | None = None,
+    version: str = "1.0.0",
+) -> int:
+    """Take over a model of nnU-Net v2 or a MONAI bundle (`medseg models import` is the same command).
+
+    Weights are read without running anything that the files hold. The package is written to OUT/NAME;
+    `medseg segment ... --model OUT/NAME` uses it.
+
+    Args:
+        paths: An nnU-Net model folder (plans.json) or a MONAI bundle (configs/metadata.json). Several of one
+            spacing and window become one model that knows the organs of all.
+        name: Name of the model here.
+        out: Shelf that gets the package; the first folder of $MEDSEG_MODELS if not given.
+        folds: Folds of nnU-Net to average, e.g. 0 1; all that are there if not given.
+        orientation: Order of the axes (i, j, k) in the files that nnU-Net was trained on, e.g. RAS; LPS if not
+            given. For a bundle: the order that its network saw, where it does not say so itself.
+        faithful: Windows and mirror images as nnU-Net runs them by default: the same mask, several times slower.
+        labels: JSON {organ: value} that numbers the organs of several models.
+        licence: Under which the weights may be used; stands in the model card.
+        version: Of the package.
+    """
+    from medseg.models.importers.console import import_and_report
+
+    return import_and_report(
+        paths,
+        out,
+        name,
+        folds=folds,
+        orientation=orientation,
+        faithful=faithful,
+        labels=labels,
+        licence=licence,
+        version=version,
+    )
 
 
 def evaluate(
@@ -132,9 +188,11 @@ def train(
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the `medseg` command."""
+    argv = sys.argv[1:] if argv is None else argv
+    argv = argv[1:] if argv[:2] == ["models", "import"] else argv
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            {"segment": segment, "models": models, "evaluate": evaluate, "train": train},
+            {"segment": segment, "models": models, "import": import_model, "evaluate": evaluate, "train": train},
             prog="medseg",
             description="CT in, named and measured organs out. Research use only; not a medical device.",
             args=argv,

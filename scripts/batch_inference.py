@@ -21,6 +21,7 @@ import tyro
 
 from medseg.errors import MedsegError
 from medseg.jobs.console import run_and_report
+from medseg.runtime.options import Options
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Settings:
     """Compute again what is finished and unchanged."""
     workers: int = 1
     """Studies at the same time; each wants the memory of a whole job."""
+    backend: str | None = None
+    """What runs the network: auto, torch, onnxruntime, openvino or tensorrt; auto measures once."""
+    precision: str = "auto"
+    """Of the network's arithmetic: auto, fp32, bf16, fp16 or int8."""
+    max_memory: str | None = None
+    """What a process may take, e.g. 4GB."""
 
 
 def main() -> int:
@@ -56,6 +63,7 @@ def main() -> int:
             series=asked.series,
             force=asked.force,
             workers=asked.workers,
+            options=Options.asked(asked.backend, asked.precision, asked.max_memory),
         )
     except MedsegError as error:
         print(f"Error: {error}", file=sys.stderr)

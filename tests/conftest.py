@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from medseg.imaging.volume import Volume
 from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests read no notes of this machine and leave none; the engine is PyTorch where a test asks for no other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MEDSEG_BACKEND", "torch")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from typing import Protocol
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
-
-from medseg.errors import ConfigError, ModelIntegrityError
+from medseg.errors import ModelIntegrityError
 from medseg.imaging.volume import Finding, Volume
-from medseg.inference.predict import cpu_precision, predict_blocks
+from medseg.inference.backends.build import build_predictor, machine_facts
+from medseg.inference.backends.predictor import Predictor
+from medseg.inference.memory import Forecast, TileCost, fit, measure_tile, resident_mb
+from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.tissue import segment_tissue
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, ModelCard
-from medseg.models.store import WEIGHTS, ModelPackage, load_model
-from medseg.networks.catalogue import build_network
+from medseg.models.notes import recall, remember
+from medseg.models.store import ModelPackage, load_model
 from medseg.preprocess.blocks import LogitBlock
 from medseg.preprocess.prepare import Prepared, prepare
 from medseg.preprocess.restore import LabelMap, restore_blocks
 from medseg.results.anatomy import check_anatomy
 from medseg.results.cleanup import remove_islands
+from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.runtime.provenance import StageClock
 
@@ -35,6 +34,7 @@ class Raw:
 
     label_map: LabelMap
     findings: tuple[Finding, ...]
+    forecast: Forecast | None = None
 
 
 class Segmenter(Protocol):
@@ -42,52 +42,81 @@ class Segmenter(Protocol):
 
     labels: LabelTable
 
-    def __call__(self, volume: Volume, clock: StageClock, progress: ProgressCallback = ignore) -> Raw: ...
+    def __call__(
+        self,
+        volume: Volume,
+        clock: StageClock,
+        progress: ProgressCallback = ignore,
+        max_memory_mb: float | None = None,
+    ) -> Raw: ...
 
 
 class NetworkSegmenter:
     """Prepare, slide and decide labels meanwhile, clean, check against anatomy.
 
     Args:
-        network: [1, 1, i, j, k] -> [1, C, i, j, k] logits, in evaluation mode.
+        predictor: [1, 1, *patch] float32 -> [1, C, *patch] logits.
         card: supplies spacing, HU window, patch, overlap, labels and anatomy.
-        precision: 'bf16' (autocast) or 'fp32'; None takes what this CPU does best.
+        cost: what one window costs, asked when a forecast is wanted; None measures it.
 
     Raises:
         ModelIntegrityError: the card has no input, or its labels are not the network's channels 1, 2, 3 ...
     """
 
-    def __init__(self, network: nn.Module, card: ModelCard, precision: str | None = None) -> None:
+    def __init__(self, predictor: Predictor, card: ModelCard, cost: Callable[[], TileCost] | None = None) -> None:
         if card.input is None:
             raise ModelIntegrityError(f"Model {card.id} does not say what input its network wants.")
-        self.network, self.input, self.precision = network, card.input, precision or cpu_precision()
+        self.predictor, self.input = predictor, card.input
+        self.backend, self.precision = predictor.backend, predictor.precision
         self.labels: LabelTable = card.label_table
         if list(self.labels.names.values()) != list(range(1, len(self.labels) + 1)):
             raise ModelIntegrityError(f"Model {card.id}: the labels of a network must be numbered 1, 2, 3 ...")
         self.id = card.id
-        self.mirrored_channels = _mirrored_channels(self.labels) if card.input.mirror_average else None
+        mirrored = _mirrored_channels(self.labels) if card.input.mirror_average else None
+        self.predict = checked(predictor, mirrored)
+        self.cost = cost or (lambda: measure_tile(self.predict, card.input.patch_size))  # type: ignore[union-attr]
         self.anatomy: Anatomy | None = card.anatomy
 
-    def __call__(self, volume: Volume, clock: StageClock, progress: ProgressCallback = ignore) -> Raw:
-        """Label `volume`. Progress runs from 0.1 to 0.9 of the whole job."""
+    def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> Forecast:
+        """Time and peak memory of this scan, and the plan that keeps the limit.
+
+        Raises:
+            ResourceError: no plan keeps it.
+        """
+        cost = self.cost()
+        return fit(volume.geometry, self.input, len(self.labels) + 1, cost, resident_mb(), max_memory_mb)
+
+    def __call__(
+        self,
+        volume: Volume,
+        clock: StageClock,
+        progress: ProgressCallback = ignore,
+        max_memory_mb: float | None = None,
+    ) -> Raw:
+        """Label `volume`. Progress runs from 0.05 to 0.9 of the whole job."""
+        with clock.stage("forecast"):
+            plan = self.forecast(volume, max_memory_mb)
         with clock.stage("prepare"):
-            progress(Progress("prepare", 0.1, "Resampling to the model's grid"))
-            prepared = prepare(volume, self.input.spacing_mm, self.input.window_hu)
+            progress(Progress("prepare", 0.1, f"Resampling to the model's grid ({plan})"))
+            spec = self.input
+            prepared = prepare(volume, spec.spacing_mm, spec.window_hu, spec.intensity)
         with clock.stage("segment"):
-            label_map = restore_blocks(self._blocks(prepared, progress), prepared.grid, prepared.source)
+            blocks = self._blocks(prepared, plan, progress)
+            label_map = restore_blocks(blocks, prepared.grid, prepared.source)
         with clock.stage("clean"):
             progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
-            return self._clean(label_map, volume)
+            return replace(self._clean(label_map, volume), forecast=plan)
 
-    def _blocks(self, prepared: Prepared, progress: ProgressCallback) -> Iterator[LogitBlock]:
+    def _blocks(self, prepared: Prepared, plan: Forecast, progress: ProgressCallback) -> Iterator[LogitBlock]:
         """The network's blocks, their number of channels checked."""
         blocks = predict_blocks(
-            self.network,
+            self.predict,
             prepared.image,
             window=self.input.patch_size,
             overlap=self.input.overlap_ratio,
-            precision=self.precision,
-            mirrored_channels=self.mirrored_channels,
+            parts=plan.parts,
+            air=prepared.air,
+            beyond=self.input.beyond,
             on_window=lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
         )
         for block in blocks:
@@ -118,52 +147,55 @@ class TissueSegmenter:
     def __init__(self, card: ModelCard) -> None:
         self.labels = card.label_table
 
-    def __call__(self, volume: Volume, clock: StageClock, progress: ProgressCallback = ignore) -> Raw:
-        """Label `volume` with body, lungs, bone and fat."""
+    def __call__(
+        self,
+        volume: Volume,
+        clock: StageClock,
+        progress: ProgressCallback = ignore,
+        max_memory_mb: float | None = None,
+    ) -> Raw:
+        """Label `volume` with body, lungs, bone and fat; the limit is not used."""
         with clock.stage("segment"):
             label_map, findings = segment_tissue(volume, self.labels, progress)
         return Raw(label_map, tuple(findings))
 
 
-def build_segmenter(package: ModelPackage) -> Segmenter:
+def build_segmenter(package: ModelPackage, options: Options | None = None) -> Segmenter:
     """The segmenter of a verified package.
 
     Raises:
         ModelIntegrityError: weights that do not fit the card's network, or are not finite.
+        ConfigError: a backend or precision that does not exist or cannot run this model.
     """
     card = package.card
     if card.kind == "rules":
         return TissueSegmenter(card)
-    if card.network is None:
-        raise ModelIntegrityError(f"Model {card.id} does not name its network.")
-    options = card.network.options | {"deep_supervision": 0}
-    try:
-        network = build_network(card.network.name, options)
-    except ConfigError as error:
-        raise ModelIntegrityError(f"Model {card.id}: {error}") from error
-    _load_weights(network, package)
-    return NetworkSegmenter(network.eval().to(memory_format=torch.channels_last_3d), card)  # type: ignore[call-overload]
+    options = options or Options()
+    predictor = build_predictor(package, options.backend, options.precision)
+    segmenter = NetworkSegmenter(predictor, card)
+    segmenter.cost = partial(_remembered_cost, package, segmenter.cost, f"{predictor.backend} {predictor.precision}")
+    return segmenter
 
 
-def _load_weights(network: nn.Module, package: ModelPackage) -> None:
+def _remembered_cost(package: ModelPackage, measure: Callable[[], TileCost], way: str) -> TileCost:
+    """What a window costs on this machine, measured when it is asked for the first time."""
+    facts = machine_facts() | {"model": package.sha256, "way": way}
+    note = recall("tiles", facts)
     try:
-        weights = load_file(package.file(WEIGHTS))
-    except SafetensorError as error:
-        raise ModelIntegrityError(f"Model {package.card.id}: {WEIGHTS} is no safetensors file.") from error
-    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
-        raise ModelIntegrityError(f"Model {package.card.id}: weights are not finite.")
-    try:
-        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    except RuntimeError as error:
-        raise ModelIntegrityError(f"Model {package.card.id}: weights do not fit the network of its card.") from error
+        return TileCost(float(note["seconds"]), float(note["memory_mb"]))  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        cost = measure()
+        remember("tiles", facts, asdict(cost))
+        return cost
 
 
 @lru_cache(maxsize=4)
-def _warm(name: str, sha256: str) -> tuple[ModelPackage, Segmenter]:
+def _warm(name: str, sha256: str, backend: str, precision: str) -> tuple[ModelPackage, Segmenter]:
     package = load_model(name)
-    return package, build_segmenter(package)
+    return package, build_segmenter(package, Options(backend, precision))
 
 
-def warm_segmenter(name: str) -> tuple[ModelPackage, Segmenter]:
+def warm_segmenter(name: str, options: Options | None = None) -> tuple[ModelPackage, Segmenter]:
     """Package and segmenter of a model, loaded once per process and again when its card changes."""
-    return _warm(name, load_model(name).sha256)
+    options = options or Options()
+    return _warm(name, load_model(name).sha256, options.backend, options.precision)

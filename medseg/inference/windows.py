@@ -64,9 +64,9 @@ def cut(image: Array, start: Start, size: Start, air: float = AIR) -> Array:
     return out
 
 
-def body_box(image: Array) -> Box:
+def body_box(image: Array, air: float = AIR) -> Box:
     """The box of everything denser than air, with a margin; the whole image where that is all or nothing."""
-    dense = image > AIR + 1e-3
+    dense = image > air + 1e-3
     if not dense.any():
         return tuple(slice(0, size) for size in image.shape)  # type: ignore[return-value]
     sides = []

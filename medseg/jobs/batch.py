@@ -30,6 +30,7 @@ from medseg.jobs.report import BatchCallback, BatchProgress, BatchReport
 from medseg.jobs.request import SEGMENT, Failure, JobRequest, Outcome, Work
 from medseg.jobs.runner import run_study
 from medseg.jobs.worker import Worker
+from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress
 
 
@@ -43,6 +44,7 @@ def run_batch(
     workers: int = 1,
     progress: BatchCallback | None = None,
     work: Work = SEGMENT,
+    options: Options | None = None,
 ) -> BatchReport:
     """Segment studies into `out`, one folder each; a bad one does not stop the others.
 
@@ -58,6 +60,7 @@ def run_batch(
         workers: number of processes; each wants the memory of a whole job.
         progress: called at every step, one call at a time, from threads of the batch.
         work: what the processes run.
+        options: backend, precision and the limit of memory of one process.
 
     Raises:
         NoScanError: there are no studies.
@@ -65,14 +68,15 @@ def run_batch(
         ModelError: the model cannot be used.
         OutputError: `out` cannot be written, its manifest is damaged, or another batch is using it.
     """
+    options = options or Options()
     unique = _different(studies)
     _check(unique, out, workers)
     module, _, function = work.identify.partition(":")
     digest: str = getattr(import_module(module), function)(model)
-    task = ManifestRow("", "", "done", series=series or "", model=model, model_sha256=digest)
+    task = ManifestRow("", "", "done", series=series or "", model=model, model_sha256=digest, way=options.way)
     with folder_lock(out):
         manifest = _recovered(out)
-        batch = _Batch(manifest, _plan(unique, manifest, task), progress or _quiet, work, workers)
+        batch = _Batch(manifest, _plan(unique, manifest, task), progress or _quiet, work, workers, options)
         return batch.run(force)
 
 
@@ -143,9 +147,16 @@ class _Batch:
     """One run over planned tasks. `run` belongs to the calling thread, everything else to the lanes."""
 
     def __init__(
-        self, manifest: Manifest, tasks: Sequence[_Task], progress: BatchCallback, work: Work, workers: int
+        self,
+        manifest: Manifest,
+        tasks: Sequence[_Task],
+        progress: BatchCallback,
+        work: Work,
+        workers: int,
+        options: Options,
     ) -> None:
         self.manifest, self.tasks, self.progress, self.work = manifest, tasks, progress, work
+        self.options = options
         self.lanes = min(workers, len(tasks))
         self.stop = threading.Event()
         self._lock = threading.Lock()
@@ -203,7 +214,7 @@ class _Batch:
             return self._waiting.popleft() if self._waiting else None
 
     def _study(self, worker: Worker, task: _Task) -> None:
-        request = JobRequest(task.source, self._place(task), task.row.model, task.row.series or None)
+        request = JobRequest(task.source, self._place(task), task.row.model, task.row.series or None, self.options)
         watch = partial(self._step, task.row.study)
         watch(Progress("start", 0.0, "Starting."))
         announce = partial(self._announce, task)

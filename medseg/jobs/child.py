@@ -1,6 +1,6 @@
 """The child's side of a worker: takes requests from the pipe, answers with events, outlives nobody.
 
-Messages are JSON, one a message. In: `{"kind": "run", "work", "source", "out", "model", "series"}` and
+Messages are JSON, one a message. In: `{"kind": "run", "work", "source", "out", "model", "series", "options"}` and
 `{"kind": "cancel"}`. Out: `accepted`, `progress`, then one of `done`, `failed`, `cancelled`.
 """
 
@@ -24,6 +24,7 @@ from typing import Any
 
 from medseg.errors import Cancelled, MedsegError, ResourceError
 from medseg.jobs.request import Failure, JobRequest
+from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress
 
 _PARENT_CHECK_S = 1.0
@@ -81,7 +82,8 @@ class _Reporter:
 
 
 def _answer(message: dict[str, Any], report: _Reporter) -> dict[str, Any]:
-    request = JobRequest(Path(message["source"]), Path(message["out"]), message["model"], message["series"])
+    options = Options(**message["options"])
+    request = JobRequest(Path(message["source"]), Path(message["out"]), message["model"], message["series"], options)
     try:
         return {"kind": "done", "result": resolve(message["work"])(request, report)}
     except Cancelled:

@@ -16,6 +16,7 @@ from medseg.jobs.organ_table import MEASUREMENTS, print_study
 from medseg.jobs.report import BatchProgress, BatchReport
 from medseg.jobs.request import SEGMENT, Work
 from medseg.jobs.studies import find_studies
+from medseg.runtime.options import Options
 
 
 def run_and_report(
@@ -27,6 +28,7 @@ def run_and_report(
     force: bool = False,
     workers: int = 1,
     work: Work = SEGMENT,
+    options: Options | None = None,
 ) -> int:
     """Segment all studies in `paths`, show it on the terminal, and return the exit code.
 
@@ -40,6 +42,7 @@ def run_and_report(
         force: compute again what is finished and unchanged.
         workers: studies at the same time.
         work: what the processes run.
+        options: backend, precision and the limit of memory of one process.
 
     Raises:
         MedsegError: nothing could be started, see `run_batch`.
@@ -47,7 +50,15 @@ def run_and_report(
     with BatchDisplay() as show:
         studies = [study for path in paths for study in find_studies(path, exclude=[out], report=show.skipped)]
         report = run_batch(
-            studies, out, model=model, series=series, force=force, workers=workers, progress=show, work=work
+            studies,
+            out,
+            model=model,
+            series=series,
+            force=force,
+            workers=workers,
+            progress=show,
+            work=work,
+            options=options,
         )
     _print_single(report)
     print(summary(report))

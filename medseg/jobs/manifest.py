@@ -41,6 +41,7 @@ class ManifestRow:
         fingerprint: digest of the names, sizes and times of the input's files.
         model: name of the model.
         model_sha256: digest of the model.
+        way: backend and precision that were asked for; empty where the program chose.
         version: version of medseg that computed it.
         mask_sha256: digest of the mask.
         findings: what a reader of the result should know.
@@ -59,6 +60,7 @@ class ManifestRow:
     fingerprint: str = ""
     model: str = ""
     model_sha256: str = ""
+    way: str = ""
     version: str = __version__
     mask_sha256: str = ""
     findings: tuple[str, ...] = ()
@@ -71,11 +73,11 @@ class ManifestRow:
         return self.status != "failed"
 
     def same_task(self, other: ManifestRow) -> bool:
-        """Whether both ask the same of the same: input, series, model and program."""
+        """Whether both ask the same of the same: input, series, model, way and program."""
         return self._task() == other._task()
 
     def _task(self) -> tuple[str, ...]:
-        return self.fingerprint, self.series, self.model, self.model_sha256, self.version
+        return self.fingerprint, self.series, self.model, self.model_sha256, self.way, self.version
 
     def is_whole(self, folder: Path) -> bool:
         """Whether the result in `folder` is all there and its mask is the one that was written."""

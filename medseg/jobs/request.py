@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medseg.errors import MedsegError
+from medseg.runtime.options import Options
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class JobRequest:
         out: the result folder itself. It appears only when it is complete.
         model: name of the model.
         series: number or UID of the series, where the source holds several.
+        options: backend, precision and a limit of memory.
     """
 
     source: Path
     out: Path
     model: str = "head-neck-oar"
     series: str | None = None
+    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, 
     """
     from medseg.api import segment  # brings torch, which the parent process never needs
 
-    result = segment(request.source, model=request.model, series=request.series, progress=progress)
+    result = segment(
+        request.source, model=request.model, series=request.series, progress=progress, options=request.options
+    )
     result.save(request.out)
     return {"findings": [str(finding) for finding in result.findings]}
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import asdict
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -116,7 +117,8 @@ class Worker:
         self._log.seek(0)
         self._log.truncate()  # the child shares this open file and goes on writing at its start
         paths = {"source": str(request.source), "out": str(request.out)}
-        return self._tell({"kind": "run", "work": self.work, "model": request.model, "series": request.series, **paths})
+        wishes = {"model": request.model, "series": request.series, "options": asdict(request.options)}
+        return self._tell({"kind": "run", "work": self.work, **wishes, **paths})
 
     def _tell(self, message: dict[str, Any]) -> bool:
         assert self._pipe is not None

@@ -54,9 +54,8 @@ def prepare(
 def to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[Array, Geometry]:
     """HU (float32) on a grid of `spacing_mm` in RAS order, and that grid."""
     source = volume.geometry.canonical()
-    hu = np.clip(np.ascontiguousarray(reorient(volume.hu, volume.geometry.to_canonical)), AIR_HU, METAL_HU)
     grid = grid_like(source, spacing_mm)
-    hu = resample(hu, source, grid)
+    hu = resample(reorient(volume.hu, volume.geometry.to_canonical), source, grid, limits=(AIR_HU, METAL_HU))
     if obliqueness_deg(source) > MAX_OBLIQUE_DEG:
         upright = upright_grid(source, spacing_mm)
         hu, grid = _turn(hu, grid, upright), upright

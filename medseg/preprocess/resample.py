@@ -8,10 +8,13 @@ that mirroring the scan mirrors the result exactly. Knows numpy, no torch and no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from medseg.imaging.volume import Array, Geometry
 
+PIECE_VOXELS = 8_000_000
 _SAME = 1e-4  # spacings closer than this fraction are one grid: nothing is interpolated
 
 
@@ -38,20 +41,50 @@ def axis_weights(num_in: int, num_out: int, ratio: float, antialias: bool = True
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def resample(array: Array, source: Geometry, target: Geometry, *, antialias: bool = True) -> Array:
+def resample(
+    array: Array,
+    source: Geometry,
+    target: Geometry,
+    *,
+    antialias: bool = True,
+    limits: tuple[float, float] | None = None,
+) -> Array:
     """`array` on `source` resampled to `target`, a grid made by `grid_like`; float32.
 
-    The axis that shrinks most goes first, which keeps the intermediates small.
+    The axis that shrinks most goes first, piece by piece, so that no second copy of a large scan is made.
+    `limits` clips the values before they are averaged.
     """
     ratios = np.array(target.spacing_mm) / np.array(source.spacing_mm)
-    # Contiguous: a matrix product sums in another order on a flipped view, and results must not depend on it.
-    out = np.ascontiguousarray(array, dtype=np.float32)
-    for axis in np.argsort(np.array(target.shape) / np.array(source.shape)):
-        if source.shape[axis] == target.shape[axis] and abs(ratios[axis] - 1) < _SAME:
-            continue
-        weights = axis_weights(source.shape[axis], target.shape[axis], float(ratios[axis]), antialias)
-        out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis)), 0, axis)
+    order = [int(axis) for axis in np.argsort(np.array(target.shape) / np.array(source.shape))]
+    needed = [axis for axis in order if source.shape[axis] != target.shape[axis] or abs(ratios[axis] - 1) >= _SAME]
+    first, across = order[0], order[-1]
+    out = np.empty([target.shape[n] if n == first else size for n, size in enumerate(source.shape)], np.float32)
+    for piece in _pieces(source.shape, across):
+        # Contiguous: a matrix product sums in another order on a flipped view, and results must not depend on it.
+        part = np.ascontiguousarray(array[piece], dtype=np.float32)
+        part = part if limits is None else part.clip(*limits)
+        weights = _weights(first, source, target, antialias) if first in needed else None
+        out[piece] = part if weights is None else _product(weights, part, first)
+    for axis in needed:
+        if axis != first:
+            out = _product(_weights(axis, source, target, antialias), out, axis)
     return np.ascontiguousarray(out)
+
+
+def _weights(axis: int, source: Geometry, target: Geometry, antialias: bool) -> Array:
+    ratio = target.spacing_mm[axis] / source.spacing_mm[axis]
+    return axis_weights(source.shape[axis], target.shape[axis], ratio, antialias)
+
+
+def _product(weights: Array, array: Array, axis: int) -> Array:
+    return np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
+
+
+def _pieces(shape: tuple[int, ...], axis: int) -> Iterator[tuple[slice, ...]]:
+    """The whole array, cut along `axis` into pieces of some million voxels."""
+    step = max(1, PIECE_VOXELS * shape[axis] // max(1, int(np.prod(shape))))
+    for start in range(0, shape[axis], step):
+        yield tuple(slice(start, start + step) if n == axis else slice(None) for n in range(len(shape)))
 
 
 def resample_labels(labels: Array, source: Geometry, target: Geometry, num_labels: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from medseg.errors import Cancelled, ModelError
 from medseg.imaging.volume import Array
-from medseg.inference.predict import predict_blocks
+from medseg.inference.backends.torch_backend import TorchPredictor
+from medseg.inference.predict import checked, predict_blocks
+from medseg.inference.streaming import Predictor
 from medseg.inference.windows import AIR, Windows
 from medseg.preprocess.blocks import gather
 
@@ -29,8 +32,10 @@ class Pointwise(nn.Module):
         return torch.cat([-x, x, 2 * x], dim=1)
 
 
-def predict_logits(network: nn.Module, image: Array, **settings: Any) -> Array:
-    return gather(predict_blocks(network, image, **settings), image.shape)
+def predict_logits(
+    network: Predictor, image: Array, mirrored_channels: Sequence[int] | None = None, **settings: Any
+) -> Array:
+    return gather(predict_blocks(checked(network, mirrored_channels), image, **settings), image.shape)
 
 
 def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -41,7 +46,7 @@ def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 8, 8), (3, 30, 8), (17, 23, 11), (5, 4, 3), (1, 1, 40), (24, 16, 12)])
 def test_windows_are_counted_before_they_run(shape: tuple[int, int, int], overlap: float) -> None:
     network, shares = Pointwise(), []
-    predict_logits(network, scan(shape), window=(8, 8, 6), overlap=overlap, precision="fp32", on_window=shares.append)
+    predict_logits(network, scan(shape), window=(8, 8, 6), overlap=overlap, on_window=shares.append)
     assert len(network.shapes) == len(Windows.over(shape, (8, 8, 6), overlap))
     assert set(network.shapes) == {(1, 1, 8, 8, 6)}
     np.testing.assert_allclose(shares, np.arange(1, len(shares) + 1) / len(shares))
@@ -50,16 +55,15 @@ def test_windows_are_counted_before_they_run(shape: tuple[int, int, int], overla
 @pytest.mark.parametrize("shape", [(20, 17, 9), (4, 5, 3), (8, 8, 8), (1, 12, 30)])
 def test_blending_leaves_no_seam(shape: tuple[int, int, int]) -> None:
     image = scan(shape)
-    logits = predict_logits(Pointwise(), image, window=(8, 8, 8), overlap=0.3, precision="fp32")
+    logits = predict_logits(Pointwise(), image, window=(8, 8, 8), overlap=0.3)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, np.stack([-image, image, 2 * image]), atol=2e-5)
 
 
 def test_bf16_stays_within_its_rounding() -> None:
     image = scan((10, 9, 8))
-    logits = predict_logits(
-        nn.Conv3d(1, 2, 1).requires_grad_(False).apply(_identity), image, window=(8, 8, 8), overlap=0.3
-    )
+    network = TorchPredictor(nn.Conv3d(1, 2, 1).requires_grad_(False).apply(_identity), "bf16")
+    logits = predict_logits(network, image, window=(8, 8, 8), overlap=0.3)
     np.testing.assert_allclose(logits[0], image, atol=0.02)
     assert logits.dtype == np.float32
 
@@ -112,7 +116,7 @@ class Lopsided(nn.Module):
 
 
 def test_the_mean_with_the_mirror_image_treats_both_sides_alike() -> None:
-    image, settings = scan((12, 8, 8)), {"window": (12, 8, 8), "overlap": 0.0, "precision": "fp32"}
+    image, settings = scan((12, 8, 8)), {"window": (12, 8, 8), "overlap": 0.0}
     swap = [0, 2, 1]
     here = predict_logits(Lopsided(), image, mirrored_channels=swap, **settings)
     there = predict_logits(Lopsided(), image[::-1], mirrored_channels=swap, **settings)

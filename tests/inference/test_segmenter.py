@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from medseg.errors import Cancelled, ModelIntegrityError
 from medseg.imaging.emit import sha256_file
+from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.inference.segmenter import NetworkSegmenter, TissueSegmenter, build_segmenter, warm_segmenter
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, FieldLimits, NetworkSpec, OrganRange
@@ -23,6 +25,11 @@ from tests.inference.planted import OPTIONS, planted_volume, threshold_card, thr
 
 def package(folder: Path, **changes: Any) -> ModelPackage:
     return load_model(write_package(folder / "model", threshold_card(**changes)))
+
+
+def network_of(segmenter: NetworkSegmenter) -> nn.Module:
+    assert isinstance(segmenter.predictor, TorchPredictor)
+    return segmenter.predictor._network
 
 
 def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
@@ -77,14 +84,14 @@ def test_deep_supervision_heads_are_left_out(tmp_path: Path) -> None:
     options = OPTIONS | {"deep_supervision": 2}
     built = build_segmenter(package(tmp_path, network=NetworkSpec(name="Optimized3DUNet", options=options)))
     assert isinstance(built, NetworkSegmenter)
-    assert not built.network.training
+    assert not network_of(built).training
 
 
 def test_half_precision_kernels_become_float(tmp_path: Path) -> None:
     weights = {k: v.half() if v.ndim > 1 else v for k, v in threshold_weights().items()}
     built = build_segmenter(load_model(write_package(tmp_path / "m", weights=weights)))
     assert isinstance(built, NetworkSegmenter)
-    assert {p.dtype for p in built.network.parameters()} == {torch.float32}
+    assert {p.dtype for p in network_of(built).parameters()} == {torch.float32}
 
 
 def test_a_model_is_loaded_once_and_again_when_it_changes(tmp_path: Path) -> None:
@@ -103,7 +110,7 @@ def test_stages_are_timed_and_progress_goes_forward(tmp_path: Path) -> None:
     clock = StageClock()
     volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0))
     build_segmenter(package(tmp_path))(volume, clock, seen.append)
-    assert list(clock.seconds) == ["prepare", "segment", "clean"]
+    assert list(clock.seconds) == ["forecast", "prepare", "segment", "clean"]
     fractions = [event.fraction for event in seen]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.1, 0.85)

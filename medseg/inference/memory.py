@@ -1,0 +1,147 @@
+"""How much memory and time a run will take, before it is started; and a plan that keeps a limit.
+
+The forecast is arithmetic over the arrays that the pipeline holds at a time, on top of what the process
+occupies now and of one tile's cost in the network, which is measured once per machine and model.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+import psutil
+import torch
+
+from medseg.errors import ResourceError
+from medseg.imaging.volume import Geometry
+from medseg.inference.streaming import BLOCK_VALUES, Predictor, columns, count_visits
+from medseg.inference.windows import Windows
+from medseg.models.card import InputSpec
+from medseg.preprocess.resample import PIECE_VOXELS, grid_like
+from medseg.preprocess.restore import SLAB_VALUES
+from medseg.runtime.provenance import peak_memory_mb, reset_peak_memory
+
+MB = 2**20
+_FLOAT = 4
+_PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (8, 8)]
+_LATER_MB = 60.0  # what measuring, drawing and writing load afterwards
+_RESTORE_VALUES_PER_SECOND = 6e7  # logits interpolated and decided; a rough figure, for the clock alone
+
+
+@dataclass(frozen=True)
+class TileCost:
+    """One window through the network: seconds, and memory on top of what the process holds."""
+
+    seconds: float
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will need.
+
+    Attributes:
+        memory_mb: peak of the whole process, MiB.
+        seconds: from the scan in memory to its labels.
+        parts: into how many columns the plane is cut to keep the limit.
+    """
+
+    memory_mb: float
+    seconds: float
+    parts: tuple[int, int] = (1, 1)
+
+    def __str__(self) -> str:
+        return f"about {self.seconds:.0f} s and {self.memory_mb / 1024:.1f} GB"
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def measure_tile(predictor: Predictor, window: tuple[int, int, int], channels: int = 1) -> TileCost:
+    """Run one window of noise twice: the first shows the memory, the second the time.
+
+    The process's own record of its peak starts anew.
+    """
+    tile = torch.rand(1, channels, *window) * 4 - 1
+    reset_peak_memory()
+    before = resident_mb()
+    predictor(tile)
+    memory = max(0.0, peak_memory_mb() - before)
+    began = time.perf_counter()
+    predictor(tile)
+    return TileCost(time.perf_counter() - began, memory)
+
+
+def resident_mb() -> float:
+    """What this process occupies now, MiB."""
+    return float(psutil.Process().memory_info().rss / MB)
+
+
+def forecast(
+    source: Geometry, spec: InputSpec, classes: int, tile: TileCost, occupied_mb: float, parts: tuple[int, int] = (1, 1)
+) -> Forecast:
+    """Peak memory and time of a scan on `source`.
+
+    Args:
+        source: the scan's grid; its HU are already in memory and counted in `occupied_mb`.
+        spec: what the network wants to see.
+        classes: background included.
+        tile: cost of one window, its mirrored twin included.
+        occupied_mb: what the process holds before it starts.
+        parts: how the plane is cut.
+    """
+    canonical = source.canonical()
+    grid = grid_like(canonical, spec.spacing_mm)
+    windows = Windows.over(grid.shape, spec.patch_size, spec.overlap_ratio)
+    voxels, cells = math.prod(source.shape), math.prod(grid.shape)
+    # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each.
+    finish = 7 * voxels + _FLOAT * cells
+    stages = (_prepare_bytes(canonical, grid), _stream_bytes(voxels, grid, spec, classes, parts) + tile.memory_mb * MB)
+    peak_mb = occupied_mb + max(*stages, finish) / MB + _LATER_MB
+    visits = count_visits(windows, grid.shape, columns(grid.shape, parts))
+    seconds = visits * tile.seconds + voxels * classes / _RESTORE_VALUES_PER_SECOND / 4
+    return Forecast(round(peak_mb, 1), round(seconds, 2), parts)
+
+
+def _prepare_bytes(source: Geometry, grid: Geometry) -> float:
+    """The largest pair of arrays that resampling holds at a time, or the copies that normalising makes."""
+    shape, held = list(source.shape), [0.0]
+    for axis in np.argsort(np.array(grid.shape) / np.array(source.shape)):
+        shape[axis] = grid.shape[axis]
+        held.append(_FLOAT * math.prod(shape))
+    pairs = [a + b for a, b in pairwise(held)]
+    return max(*pairs, 3 * held[-1]) + 3 * _FLOAT * min(PIECE_VOXELS, math.prod(source.shape))
+
+
+def _stream_bytes(voxels: int, grid: Geometry, spec: InputSpec, classes: int, parts: tuple[int, int]) -> float:
+    i, j = (math.ceil(size / count) + 1 for size, count in zip(grid.shape[:2], parts, strict=True))
+    depth = min(spec.patch_size[2], grid.shape[2])
+    sums = classes * min(i, grid.shape[0]) * min(j, grid.shape[1]) * depth
+    kept = 1 + spec.overlap_ratio + 1 / classes  # what is carried on is copied once; the weights
+    blocks = 3 * min(sums, BLOCK_VALUES) + 5 * SLAB_VALUES
+    tile = 2 * classes * math.prod(spec.patch_size)
+    return 2 * voxels + _FLOAT * (math.prod(grid.shape) + kept * sums + blocks + tile)
+
+
+def fit(
+    source: Geometry, spec: InputSpec, classes: int, tile: TileCost, occupied_mb: float, max_memory_mb: float | None
+) -> Forecast:
+    """The forecast of the fewest parts that keep the limit.
+
+    Raises:
+        ResourceError: no cut keeps it.
+    """
+    plans = [forecast(source, spec, classes, tile, occupied_mb, parts) for parts in _PARTS]
+    if max_memory_mb is None:
+        return plans[0]
+    fitting = next((plan for plan in plans if plan.memory_mb <= max_memory_mb), None)
+    if fitting is None:
+        least = min(plan.memory_mb for plan in plans)
+        raise ResourceError(
+            f"This scan needs about {least / 1024:.1f} GB of memory, and {max_memory_mb / 1024:.1f} GB are allowed.",
+            advice="Allow more, crop the scan, or take a model with larger voxels.",
+        )
+    return fitting

@@ -1,0 +1,56 @@
+"""How to compute, as the user may wish it. Passed from the door to the engine; knows nothing itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from medseg.errors import ConfigError
+
+AUTO = "auto"
+_UNITS_MB = {"": 1.0, "M": 1.0, "MB": 1.0, "MIB": 1.0, "G": 1024.0, "GB": 1024.0, "GIB": 1024.0}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is computed.
+
+    Attributes:
+        backend: 'torch', 'onnxruntime', 'tensorrt', 'openvino', or 'auto'; $MEDSEG_BACKEND where nothing is asked.
+        precision: 'fp32', 'bf16', 'fp16', 'int8', or 'auto'.
+        max_memory_mb: what the process may take at most, in MiB; None sets no limit.
+    """
+
+    backend: str = field(default_factory=lambda: os.environ.get("MEDSEG_BACKEND", AUTO))
+    precision: str = AUTO
+    max_memory_mb: float | None = None
+
+    @property
+    def way(self) -> str:
+        """Backend and precision, where the user asked for them; they decide about the last voxels of a mask."""
+        return "" if (self.backend, self.precision) == (AUTO, AUTO) else f"{self.backend} {self.precision}"
+
+    @classmethod
+    def asked(cls, backend: str | None, precision: str, max_memory: str | None) -> Options:
+        """The options of a command line.
+
+        Raises:
+            ConfigError: `max_memory` is no size.
+        """
+        limit = None if max_memory is None else parse_memory_mb(max_memory)
+        return cls(precision=precision, max_memory_mb=limit) if backend is None else cls(backend, precision, limit)
+
+
+def parse_memory_mb(text: str) -> float:
+    """'4GB', '1.5 GiB' or '900MB' -> MiB (memory is counted in powers of two); a bare number is MiB.
+
+    Raises:
+        ConfigError: no size, or none that a program could run in.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = None if match is None else _UNITS_MB.get(match[2].upper())
+    if match is None or unit is None or float(match[1]) <= 0:
+        raise ConfigError(f"{text!r} is no amount of memory.", advice="Write it as 4GB or 900MB.")
+    return float(match[1]) * unit

@@ -1,0 +1,63 @@
+"""Forecasts are arithmetic that can be checked; plans keep the limit or say by how much they cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medseg.errors import ResourceError
+from medseg.imaging.volume import Geometry
+from medseg.inference.memory import TileCost, fit, forecast, measure_tile, resident_mb
+from medseg.models.card import InputSpec
+
+SPEC = InputSpec(spacing_mm=(1.5, 1.5, 1.5), window_hu=(-300, 900), patch_size=(64, 64, 64), overlap_ratio=0.3)
+TILE = TileCost(seconds=0.5, memory_mb=200.0)
+
+
+def grid(*shape: int, step_mm: float = 0.75) -> Geometry:
+    i, j, k = shape
+    return Geometry((i, j, k), np.diag([step_mm, step_mm, 1.5, 1.0]))
+
+
+def test_more_classes_and_a_larger_plane_take_more_and_a_longer_scan_hardly() -> None:
+    small = forecast(grid(512, 512, 100), SPEC, 8, TILE, 500)
+    many = forecast(grid(512, 512, 100), SPEC, 117, TILE, 500)
+    long = forecast(grid(512, 512, 200), SPEC, 117, TILE, 500)
+    sums_mb = 117 * 256 * 256 * 64 * 4 / 2**20
+    assert many.memory_mb - small.memory_mb > 0.9 * sums_mb
+    assert long.memory_mb - many.memory_mb < 0.2 * sums_mb
+    assert long.seconds > 1.7 * many.seconds
+
+
+def test_the_plane_is_cut_to_keep_a_limit() -> None:
+    free = fit(grid(512, 512, 300), SPEC, 117, TILE, 500, None)
+    tight = fit(grid(512, 512, 300), SPEC, 117, TILE, 500, 2000)
+    assert free.parts == (1, 1)
+    assert free.memory_mb > 2000 >= tight.memory_mb
+    assert tight.parts > (1, 1)
+    assert tight.seconds > free.seconds
+
+
+def test_a_limit_that_no_plan_keeps_is_refused_with_both_figures() -> None:
+    with pytest.raises(ResourceError, match=r"needs about \d\.\d GB of memory, and 0\.6 GB are allowed"):
+        fit(grid(512, 512, 300), SPEC, 117, TILE, 500, 600)
+
+
+def test_a_forecast_reads_as_a_sentence_and_as_json() -> None:
+    plan = forecast(grid(64, 64, 64), SPEC, 3, TILE, 500)
+    assert str(plan).startswith("about ")
+    assert str(plan).endswith(" GB")
+    assert plan.to_json() == {"memory_mb": plan.memory_mb, "seconds": plan.seconds, "parts": (1, 1)}
+
+
+def test_a_tiles_memory_is_what_its_network_holds() -> None:
+    def hungry(tile: Tensor) -> Tensor:
+        held = torch.ones(64 * 2**20 // 4)
+        return tile * held[0]
+
+    cost = measure_tile(hungry, (32, 32, 32))
+    assert 50 < cost.memory_mb < 120
+    assert cost.seconds > 0
+    assert resident_mb() > 50
