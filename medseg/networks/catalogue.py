@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
@@ -33,6 +34,9 @@ def _monai(name: str) -> Callable[..., nn.Module]:
     def build(**options: Any) -> nn.Module:
         from monai.networks import nets
 
+        if name == "SwinUNETR" and find_spec("einops") is None:  # MONAI notices only when the network runs
+            raise ConfigError("SwinUNETR needs the package einops.", advice="pip install einops")
+
         network: nn.Module = getattr(nets, name)(**options)
         return network
 
@@ -52,7 +56,7 @@ def _merged(
     return Merged([build_network("Adapted", part) for part in parts], channels=channels)
 
 
-MONAI_NETWORKS = ("AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SwinUNETR", "UNet", "UNETR", "VNet")
+MONAI_NETWORKS = ("AttentionUnet", "BasicUNet", "DynUNet", "SegResNet", "SwinUNETR", "UNet")
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "Optimized3DUNet": Optimized3DUNet,

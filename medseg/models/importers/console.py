@@ -23,7 +23,7 @@ def import_and_report(paths: Sequence[Path], out: Path | None, name: str, **opti
         raise ConfigError("No model folder was given.", advice="medseg models import FOLDER --name NAME -o SHELF")
     folder = import_models(paths, _shelf(out), name, **options)
     card = load_model(folder).card
-    organs = ", ".join(label.title.lower() for label in card.label_table)
+    organs = "; ".join(label.title.lower() for label in card.label_table)
     lines = [f"Model package: {folder}", f"Organs: {organs}", *(f"Note: {limit}" for limit in card.limits)]
     Console(soft_wrap=True).print("\n".join(lines), markup=False, highlight=False)
     return 0

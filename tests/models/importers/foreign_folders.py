@@ -106,7 +106,7 @@ UNET = {
 }
 
 
-def bundle_config(network: Mapping[str, Any] = UNET, **changes: Any) -> dict[str, Any]:
+def bundle_config(definition: Mapping[str, Any] = UNET, /, **changes: Any) -> dict[str, Any]:
     """inference.json as bundles of the model zoo write it, with their devices, paths and handlers."""
     config = {
         "imports": ["$import glob", "$import os"],
@@ -116,7 +116,7 @@ def bundle_config(network: Mapping[str, Any] = UNET, **changes: Any) -> dict[str
         "datalist": "$list(sorted(glob.glob(os.path.join(@dataset_dir, 'imagesTs', '*.nii.gz'))))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "spacing": [4.0, 3.0, 5.0],
-        "network_def": dict(network),
+        "network_def": dict(definition),
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
