@@ -65,7 +65,7 @@ def stream_logits(
 
     Args:
         predictor: [1, channels, *window] float32 -> [1, C, *window].
-        image: normalised scan [channels, i, j, k], float32.
+        image: scan [channels, i, j, k] of any number type; the predictor gets float32.
         windows: their size and places.
         cuts: columns of the plane; None is the whole plane at once.
         skip: says of a window's image that it needs no network. Where no window was computed lies background.
@@ -115,7 +115,7 @@ class _Sums:
         if self.sums is None:
             self.sums = torch.zeros((len(out), *inside))
         share = weights[tuple(there)]
-        self.sums[(slice(None), *here)] += out[(slice(None), *there)].detach().float() * share
+        self.sums[(slice(None), *here)].addcmul_(out[(slice(None), *there)].detach().float(), share)
         self.weights[tuple(here)] += share
 
     def release(self, until: int) -> Iterator[LogitBlock]:

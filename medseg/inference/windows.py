@@ -53,13 +53,13 @@ def _starts(length: int, side: int, step: int) -> tuple[int, ...]:
 
 
 def cut(image: Array, start: Start, size: Start, air: float = AIR) -> Array:
-    """The window [channels, *size] of `image` [channels, i, j, k] at `start`; `air` where it leaves the image."""
+    """The window [channels, *size] (float32) of `image` [channels, i, j, k] at `start`; `air` where it leaves it."""
     sides = list(zip(image.shape[1:], start, size, strict=True))
     inner = tuple(slice(max(0, at), min(n, at + side)) for n, at, side in sides)
     tile = image[(slice(None), *inner)]
     if tile.shape[1:] == tuple(size):
-        return np.ascontiguousarray(tile)
-    out = np.full((len(image), *size), air, dtype=image.dtype)
+        return np.ascontiguousarray(tile, dtype=np.float32)
+    out = np.full((len(image), *size), air, dtype=np.float32)
     out[(slice(None), *(slice(s.start - at, s.stop - at) for s, at in zip(inner, start, strict=True)))] = tile
     return out
 
