@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medseg.imaging.volume import Geometry, Volume
-from medseg.preprocess.intensity import normalise
+from medseg.preprocess.intensity import normalise, standardise, statistics
 from medseg.preprocess.prepare import AIR_HU, MAX_OBLIQUE_DEG, METAL_HU, obliqueness_deg, prepare, to_grid, upright_grid
 from tests.inference.planted import rotated_volume
 from tests.phantoms import ORIENTATIONS, orient, phantom_volume
@@ -79,3 +79,25 @@ def test_the_upright_grid_encloses_the_scan() -> None:
     assert (index[:3] >= -1e-9).all()
     assert (index[:3] <= np.array(grid.shape)[:, None] - 1 + 1e-9).all()
     assert (np.array(grid.shape) - 2 < index[:3].max(axis=1)).all()
+
+
+def test_a_z_score_is_of_the_scans_own_voxels() -> None:
+    volume = phantom_volume((20, 18, 16), (2.0, 2.0, 5.0), orientation="LPS")
+    window = (-1024.0, 3071.0)
+    prepared = prepare(volume, (4.0, 4.0, 4.0), window, "z-score")
+    own = volume.hu.clip(*window)
+    hu, _ = to_grid(volume, (4.0, 4.0, 4.0))
+    np.testing.assert_allclose(prepared.image, (hu - own.mean()) / own.std(), atol=1e-4)
+    assert prepared.air == pytest.approx((-1024 - own.mean()) / own.std(), abs=1e-4)
+    assert prepared.image.min() >= prepared.air - 1e-5
+
+
+def test_a_z_score_after_a_window_and_of_a_flat_scan() -> None:
+    hu = np.array([-500.0, 0.0, 100.0, 900.0], np.float32)
+    assert statistics(hu, (0.0, 200.0)) == (pytest.approx(75.0), pytest.approx(np.std([0, 0, 100, 200])))
+    assert statistics(np.full((2, 2), 7.0, np.float32), (0.0, 200.0)) == (7.0, 1.0)
+    np.testing.assert_allclose(standardise(hu, (0.0, 200.0), 75.0, 50.0), [-1.5, -1.5, 0.5, 2.5])
+
+
+def test_air_in_a_window_is_minus_one() -> None:
+    assert prepare(phantom_volume((8, 8, 8)), (4.0, 4.0, 4.0), WINDOW_HU).air == -1.0
