@@ -14,11 +14,12 @@ import torch
 
 from medseg.errors import ConfigError, ModelError
 from medseg.inference.backends.choice import Choice, recall_choice, remember_choice
-from medseg.inference.backends.measure import compare, noise_tile
+from medseg.inference.backends.measure import TOLERANCE, compare, noise_tile
 from medseg.inference.backends.onnxruntime_backend import build_onnxruntime
 from medseg.inference.backends.openvino_backend import build_openvino
 from medseg.inference.backends.predictor import ONNX_FP32, Candidate, Predictor, native_bf16, patch_of
 from medseg.inference.backends.torch_backend import TorchPredictor, build_torch, load_network, torch_device
+from medseg.models.card import Variant
 from medseg.models.store import ModelPackage
 
 AUTO = "auto"
@@ -83,7 +84,8 @@ def choose(package: ModelPackage, candidates: list[Candidate]) -> Choice:
 def _measure(package: ModelPackage, candidates: list[Candidate], facts: dict[str, Any]) -> Choice:
     reference = TorchPredictor(load_network(package), "fp32") if package.card.network else None
     build = _builder(package)
-    seconds, refused = compare(candidates, build, noise_tile(patch_of(package)), reference)
+    tolerance = TOLERANCE | {"int8": max((2 * one.figures.logit_error for one in _gated_int8(package)), default=0.0)}
+    seconds, refused = compare(candidates, build, noise_tile(patch_of(package)), reference, tolerance)
     if not seconds:
         why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         raise ModelError(f"Model {package.card.id} runs on no backend here ({why}).", advice="")
@@ -145,8 +147,8 @@ def _float_precision(backend: str) -> str:
     return "bf16" if native_bf16() else "fp32"
 
 
-def _gated_int8(package: ModelPackage) -> bool:
-    return any(one.precision == "int8" and one.backend == "openvino" for one in package.card.variants)
+def _gated_int8(package: ModelPackage) -> list[Variant]:
+    return [one for one in package.card.variants if one.precision == "int8" and one.backend == "openvino"]
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError, ModelIntegrityError
 from medseg.inference.backends.choice import Choice
+from medseg.inference.backends.openvino_quantised import fold_pairs
 from medseg.inference.backends.predictor import (
     ONNX_FP32,
     Shape,
@@ -81,6 +82,7 @@ def _read(openvino: Any, source: nn.Module | Path, patch: Shape) -> Any:
     if isinstance(source, Path):
         model = openvino.Core().read_model(source)
         model.reshape(shape)
+        fold_pairs(openvino, model)
         return model
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO traces by means that PyTorch is giving up

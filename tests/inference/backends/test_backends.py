@@ -129,8 +129,8 @@ def test_weights_with_shared_kernels_are_written_out(tmp_path: Path) -> None:
     dense = load_network(package).state_dict()
     kernels = dense["stem.conv2.weight"].flatten(0, 1)
     index = torch.arange(16, dtype=torch.uint8).reshape(4, 4)
-    weights = {name: tensor for name, tensor in dense.items() if name != "stem.conv2.weight"}
-    weights |= {"stem.conv2.kernels": kernels / 2, "stem.conv2.scale": torch.full((4,), 2.0), "stem.conv2.index": index}
+    weights = {name: tensor.contiguous() for name, tensor in dense.items() if name != "stem.conv2.weight"}
+    weights |= {"stem.conv2.kernels": kernels.contiguous() / 2, "stem.conv2.scale": torch.full((4,), 2.0), "stem.conv2.index": index}
     write_package(package.folder, package.card, weights)
     torch.testing.assert_close(load_network(load_model(package.folder)).state_dict(), dense)
 

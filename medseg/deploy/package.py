@@ -1,0 +1,140 @@
+"""`medseg export`: a copy of a package with its variants, each behind the gate."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from medseg.deploy.calibration import calibration_tiles, find_scans, split
+from medseg.deploy.onnx_export import export_onnx
+from medseg.deploy.parity import Gate, Judge
+from medseg.deploy.quantize import Quantization
+from medseg.deploy.references import References
+from medseg.errors import ConfigError, ModelError
+from medseg.imaging.emit import emit, emit_text, sha256_file
+from medseg.inference.backends.onnxruntime_backend import OnnxRuntimePredictor
+from medseg.inference.backends.openvino_backend import OpenVinoPredictor
+from medseg.inference.backends.predictor import ONNX_FP32, ONNX_INT8, Predictor, patch_of
+from medseg.models.card import ModelCard, Variant
+from medseg.models.store import CARD, ModelPackage
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of an export.
+
+    Attributes:
+        folder: the new package.
+        card: its card, with the variants that passed.
+        refused: variant -> why it stayed outside.
+    """
+
+    folder: Path
+    card: ModelCard
+    refused: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export.
+
+    Attributes:
+        out: folder of the new package; must be new or empty.
+        int8: also quantise.
+        calibrate: CT scans, half of which calibrate; the other half is judged by.
+        references: contours of these scans.
+        gate: what a variant may lose.
+    """
+
+    out: Path
+    int8: bool = False
+    calibrate: Path | None = None
+    references: Path | None = None
+    gate: Gate = field(default_factory=Gate)
+
+
+def export_package(package: ModelPackage, request: Request, say: Say = lambda _: None) -> Exported:
+    """Write `package` with `model.onnx`, and `model.int8.onnx` where asked for, to a new folder.
+
+    The card is written last: a folder without it is not taken for a package.
+
+    Raises:
+        ConfigError: the wish contradicts itself, the folder is in use, or a library of medseg[deploy] is missing.
+        ModelError: the model has no network, or its ONNX file does not give PyTorch's results.
+        InputError, DataError: a scan or reference that cannot be used.
+    """
+    _check(package, request)
+    return _Workshop(package, request, say).run()
+
+
+def _check(package: ModelPackage, request: Request) -> None:
+    if package.card.network is None:
+        raise ModelError(f"Model {package.card.id} has no network to export.", advice="")
+    if request.int8 and request.calibrate is None:
+        raise ConfigError("int8 needs real scans for calibration.", advice="Give --calibrate FOLDER_OF_CT.")
+    if request.references is not None and request.calibrate is None:
+        raise ConfigError("References belong to scans.", advice="Give --calibrate with the folder of these scans.")
+    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+        raise ConfigError(f"{request.out} is in use.", advice="Give a new or empty folder.")
+
+
+class _Workshop:
+    """One export: the copy, the variants that entered and those that did not."""
+
+    def __init__(self, package: ModelPackage, request: Request, say: Say) -> None:
+        self.source, self.request, self.say = package, request, say
+        scans = [] if request.calibrate is None else find_scans(request.calibrate)
+        self.calibrate, self.judged = split(scans) if scans else ([], [])
+        references = None if request.references is None else References(request.references)
+        self.judge = Judge(package, self.judged, references)
+        self.variants: list[Variant] = []
+        self.refused: dict[str, list[str]] = {}
+
+    def run(self) -> Exported:
+        own = {one.file for one in self.source.card.variants} | {ONNX_FP32, ONNX_INT8}
+        kept = [name for name in self.source.card.files if name not in own]
+        for name in kept:
+            emit(self.request.out / name, partial(shutil.copyfile, self.source.file(name)))
+        self._float()
+        if self.request.int8:
+            self._int8()
+        files = [*kept, *(one.file for one in self.variants)]
+        hashes = {name: sha256_file(self.request.out / name) for name in files}
+        card = self.source.card.model_copy(update={"files": hashes, "variants": self.variants})
+        emit_text(self.request.out / CARD, card.model_dump_json(indent=2) + "\n")
+        return Exported(self.request.out, card, self.refused)
+
+    def _float(self) -> None:
+        self.say("Exporting to ONNX, and comparing with PyTorch ...")
+        path = export_onnx(self.source, self.request.out / ONNX_FP32)
+        objections = self._judge("fp32", path, OnnxRuntimePredictor(path, patch_of(self.source)))
+        if objections:
+            raise ModelError(f"The ONNX file is not the model: {'; '.join(objections)}.", advice="")
+
+    def _int8(self) -> None:
+        for keep_ends in (False, True):
+            self.say(f"Quantising with {len(self.calibrate)} scans{', both ends in float' if keep_ends else ''} ...")
+            tiles = calibration_tiles(self.source, self.calibrate)
+            path = self.request.out / ONNX_INT8
+            Quantization(self.request.out / ONNX_FP32, keep_ends=keep_ends).export(path, tiles)
+            self.say(f"Judging int8 by {len(self.judged)} scans ...")
+            objections = self._judge("int8", path, OpenVinoPredictor(path, patch_of(self.source), "int8"))
+            if not objections:
+                return
+            self.say(f"Refused: {'; '.join(objections)}.")
+        path.unlink()
+        self.refused["int8"] = objections
+
+    def _judge(self, precision: str, path: Path, variant: Predictor) -> list[str]:
+        """Let the variant in, or say why not."""
+        figures = self.judge.figures(variant, path, (self.request.out / ONNX_FP32).stat().st_size)
+        objections = self.request.gate.objections(figures, precision)
+        if not objections:
+            fields = {"name": precision, "file": path.name, "precision": precision, "backend": variant.backend}
+            self.variants.append(Variant.model_validate(fields | {"figures": figures}))
+        return objections

@@ -1,0 +1,52 @@
+"""Contours of scans: found by the scan's name, scored as `medseg evaluate` scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from medseg.errors import DataError
+from medseg.evaluation.arrays import evaluate_arrays
+from medseg.evaluation.matching import case_name, find_masks
+from medseg.evaluation.tables import ReferenceIndex, find_index, read_reference_index
+from medseg.imaging.nifti import read_label_map
+from medseg.imaging.volume import Array
+
+
+class References:
+    """A folder of reference label maps (ID_label.nii.gz for ID_ct.nii.gz), with or without an index.
+
+    Args:
+        place: the folder. An `index.json` in it, or one level up, numbers the organs and says what was contoured;
+            without one the values are the model's.
+
+    Raises:
+        DataError: no label maps there, or the index does not fit.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._masks = {mask.case: mask.path for mask in find_masks(place)}
+        path = find_index(place)
+        self._index: ReferenceIndex | None = None if path is None else read_reference_index(path)
+
+    def covers(self, scan: Path) -> bool:
+        """Whether there is a reference for a scan."""
+        return case_name(scan.name) in self._masks
+
+    def dice(self, scan: Path, mask: Array, labels: Mapping[str, int]) -> dict[str, float | None]:
+        """Dice of every organ that was contoured; 0 for a missed one, None where neither holds it.
+
+        Raises:
+            DataError: the reference lies on another grid.
+        """
+        case = case_name(scan.name)
+        reference, geometry = read_label_map(self._masks[case])
+        if reference.shape != mask.shape:
+            raise DataError(f"The reference of {case} has {reference.shape} voxels, its scan {mask.shape}.")
+        table = self._index.labels if self._index and self._index.labels else dict(labels)
+        shared = {organ: value for organ, value in table.items() if organ in labels}
+        known = None if self._index is None else self._index.known(case)
+        scores = evaluate_arrays(
+            mask, reference, geometry, labels=shared, prediction_labels=labels, known=known, case=case
+        )
+        return {score.organ: score.figures.dice for score in scores}

@@ -1,0 +1,125 @@
+"""The gate lets in what gives the same masks, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medseg.deploy.calibration import find_scans
+from medseg.deploy.onnx_export import export_onnx
+from medseg.deploy.parity import Gate, Judge
+from medseg.deploy.quantize import Quantization
+from medseg.deploy.references import References
+from medseg.errors import DataError
+from medseg.inference.backends import load_network
+from medseg.inference.backends.openvino_backend import OpenVinoPredictor
+from medseg.inference.backends.torch_backend import TorchPredictor
+from medseg.models.card import VariantFigures
+from medseg.models.store import WEIGHTS, ModelPackage
+
+ORGANS = {"parotid_gland_left", "parotid_gland_right"}
+
+
+def figures(**changes: Any) -> VariantFigures:
+    fields: dict[str, Any] = {
+        "scans": 2,
+        "agreement": {"a": 0.99, "b": 0.97, "c": None},
+        "dice": {"a": 0.80, "b": 0.70},
+        "dice_fp32": {"a": 0.80, "b": 0.70},
+        "logit_error": 0.0,
+        "size_bytes": 10,
+        "size_ratio": 0.25,
+        "seconds": 0.1,
+        "latency_ratio": 0.2,
+        "machine": "abacus, 2 threads",
+    }
+    return VariantFigures(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "told"),
+    [
+        ({}, "int8", []),
+        ({"logit_error": 0.3}, "int8", []),
+        ({"logit_error": 0.3}, "fp32", ["logits differ by 30.00%"]),
+        ({"agreement": {}, "dice": {}, "dice_fp32": {}}, "fp32", []),
+        ({"agreement": {}}, "int8", ["no scan in which an organ was found"]),
+        ({"agreement": {"a": None}}, "int8", ["no scan in which an organ was found"]),
+        ({"agreement": {"a": 1.0, "b": 0.5}}, "int8", ["b agrees by 0.500", "0.750 on average"]),
+        ({"agreement": {"a": 0.94, "b": 0.94}}, "int8", ["0.940 on average"]),
+        ({"dice": {"a": 0.80, "b": 0.67}}, "int8", ["b loses 0.030", "0.0150 of Dice"]),
+        ({"dice": {"a": 0.79, "b": 0.69}}, "int8", ["0.0100 of Dice are lost on average"]),
+        ({"dice": {"a": 0.90, "b": 0.69}}, "int8", []),
+    ],
+)
+def test_objections(changes: dict[str, Any], precision: str, told: list[str]) -> None:
+    objections = Gate().objections(figures(**changes), precision)
+    assert len(objections) == len(told)
+    for objection, word in zip(objections, told, strict=True):
+        assert word in objection
+
+
+@pytest.fixture(scope="module")
+def judge(planted: ModelPackage, scans: Path) -> Judge:
+    return Judge(planted, find_scans(scans)[1:2], References(scans))
+
+
+def weights_file(package: ModelPackage) -> Path:
+    return package.file(WEIGHTS)
+
+
+def test_the_network_agrees_with_itself(judge: Judge, planted: ModelPackage) -> None:
+    same = judge.figures(TorchPredictor(load_network(planted), "fp32"), weights_file(planted), 4000)
+    assert same.scans == 1
+    assert same.agreement == dict.fromkeys(ORGANS, 1.0)
+    assert same.logit_error == 0
+    assert same.dice == same.dice_fp32
+    assert set(same.dice) == ORGANS
+    assert min(same.dice.values()) > 0.8
+    assert same.size_ratio == pytest.approx(weights_file(planted).stat().st_size / 4000, abs=1e-4)
+    assert "threads" in same.machine
+    assert Gate().objections(same, "fp32") == []
+
+
+class Swapped(TorchPredictor):
+    """A variant that takes left for right."""
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        return super().__call__(tiles)[:, [0, 2, 1]]
+
+
+def test_a_variant_that_swaps_sides_is_refused(judge: Judge, planted: ModelPackage) -> None:
+    swapped = judge.figures(Swapped(load_network(planted), "fp32"), weights_file(planted), 4000)
+    assert swapped.agreement == dict.fromkeys(ORGANS, 0.0)
+    told = " ".join(Gate().objections(swapped, "int8"))
+    assert "parotid_gland_left agrees by 0.000" in told
+    assert "parotid_gland_left loses" in told
+
+
+def test_int8_that_was_calibrated_with_the_wrong_tiles_is_refused(
+    judge: Judge, planted: ModelPackage, tmp_path: Path
+) -> None:
+    """Calibrated with nothing but water, bone and air are cut off."""
+    patch = planted.card.input.patch_size
+    exported = export_onnx(planted, tmp_path / "model.onnx")
+    path = Quantization(exported).export(tmp_path / "int8.onnx", [torch.full((1, 1, *patch), 0.1)])
+    broken = judge.figures(OpenVinoPredictor(path, patch, "int8"), path, exported.stat().st_size)
+    assert Gate().objections(broken, "int8") != []
+
+
+def test_references_are_found_by_name_and_have_to_fit(scans: Path, planted: ModelPackage) -> None:
+    references = References(scans)
+    first, second, _ = find_scans(scans)
+    assert [path.name for path in (first, second)] == ["p0_ct.nii.gz", "p1_ct.nii.gz"]
+    assert references.covers(first)
+    assert not references.covers(Path("p9_ct.nii.gz"))
+    labels = planted.card.label_table.names
+    with pytest.raises(DataError, match="p0"):
+        references.dice(first, np.zeros((3, 3, 3), np.uint8), labels)
+    empty = np.zeros((26, 26, 24), np.uint8)
+    assert references.dice(first, empty, labels) == dict.fromkeys(ORGANS, 0.0)
