@@ -28,13 +28,14 @@ SURE = 0.7  # mean probability that each of two organs needs to be believed
 
 @dataclass(frozen=True)
 class Candidate:
-    """A compact organ that may be one."""
+    """A compact organ that may be one; a `fragment` is too small for that, but cut off by the end of the scan."""
 
     name: str
     centre_mm: Array
     volume_ml: float
     confidence: float
     mean_hu: float
+    fragment: bool = False
 
 
 def check_anatomy(
@@ -42,10 +43,12 @@ def check_anatomy(
 ) -> tuple[LabelMap, list[Finding]]:
     """Drop organs that cannot be there and say what lies outside the model's field."""
     candidates = find_candidates(label_map, volume, labels, anatomy)
-    accepted = choose_constellation(candidates, anatomy, label_map.geometry)
+    whole = [candidate for candidate in candidates if not candidate.fragment]
+    accepted = choose_constellation(whole, anatomy, label_map.geometry)
     if not accepted:
         return _nothing(label_map, anatomy)
     low, high = field_limits(accepted, anatomy)
+    accepted += _fragments_in_place(candidates, accepted, anatomy)
     mask, confidence = label_map.labels.copy(), label_map.confidence.copy()
     names = {candidate.name for candidate in accepted}
     dropped = [label for label in labels if label.name in anatomy.field and label.name not in names]
@@ -60,7 +63,7 @@ def check_anatomy(
 
 
 def find_candidates(label_map: LabelMap, volume: Volume, labels: LabelTable, anatomy: Anatomy) -> list[Candidate]:
-    """The landmark organs in the mask that are no mere fragments."""
+    """The landmark organs in the mask that are no mere fragments, unless the end of the scan explains it."""
     boxes = ndimage.find_objects(label_map.labels, max_label=max(labels.names.values()))
     found = []
     for label in labels:
@@ -69,16 +72,27 @@ def find_candidates(label_map: LabelMap, volume: Volume, labels: LabelTable, ana
             continue
         inside = label_map.labels[box] == label.value
         index = np.argwhere(inside).mean(axis=0) + [side.start for side in box]
-        candidate = Candidate(
-            label.name,
-            (label_map.geometry.affine @ [*index, 1])[:3],
-            float(inside.sum()) * label_map.geometry.voxel_ml,
-            float(label_map.confidence[box][inside].mean()) / 255,
-            float(volume.hu[box][inside].mean()),
-        )
-        if candidate.volume_ml >= MIN_SHARE * anatomy.organs[label.name].volume_ml[0]:
-            found.append(candidate)
+        volume_ml = float(inside.sum()) * label_map.geometry.voxel_ml
+        fragment = volume_ml < MIN_SHARE * anatomy.organs[label.name].volume_ml[0]
+        if fragment and not _ends_with_scan(box, label_map.geometry):
+            continue
+        place = (label_map.geometry.affine @ [*index, 1])[:3]
+        sure = float(label_map.confidence[box][inside].mean()) / 255
+        found.append(Candidate(label.name, place, volume_ml, sure, float(volume.hu[box][inside].mean()), fragment))
     return found
+
+
+def _ends_with_scan(box: tuple[slice, ...], geometry: Geometry) -> bool:
+    """Whether an organ reaches the first or last slice, along the axis nearest to superior."""
+    axis = int(np.argsort(geometry.to_canonical[:, 0])[2])
+    return box[axis].start == 0 or box[axis].stop == geometry.shape[axis]
+
+
+def _fragments_in_place(candidates: list[Candidate], accepted: list[Candidate], anatomy: Anatomy) -> list[Candidate]:
+    """What is left of organs at the end of the scan, where whole organs agree that it can be there."""
+    offsets = {(offset.start, offset.end): offset for offset in anatomy.offsets}
+    fragments = [candidate for candidate in candidates if candidate.fragment]
+    return [one for one in fragments if all(_agree(one, other, offsets) for other in accepted)]
 
 
 def choose_constellation(candidates: list[Candidate], anatomy: Anatomy, geometry: Geometry) -> list[Candidate]:

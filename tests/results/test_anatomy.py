@@ -166,6 +166,21 @@ def test_fragments_are_no_witnesses() -> None:
     assert any("Mandible: not found" in str(f) for f in findings)
 
 
+@pytest.mark.parametrize(("moved_mm", "kept"), [((0, 0, 0), True), ((0, -70, 0), False), ((0, 0, -5), True)])
+def test_what_the_end_of_the_scan_leaves_of_an_organ_counts_in_its_place(
+    moved_mm: tuple[float, ...], kept: bool
+) -> None:
+    geometry = grid(high_mm=50.0)
+    label_map, volume = plant(geometry, ("brainstem", "larynx", "mandible"), brainstem=moved_mm)
+    mask = label_map.labels.copy()
+    mask[15:][mask[15:] == 1] = 0  # less than a quarter of the smallest reference is left
+    mask[..., :-1][mask[..., :-1] == 1] = 0
+    assert 0 < (mask == 1).sum() * 0.125 < 15 / 4
+    checked, _ = check((LabelMap(mask, label_map.confidence, geometry), volume))
+    assert (volumes(checked)["brainstem"] > 0) == kept
+    assert volumes(checked)["mandible"] > 0
+
+
 @pytest.mark.parametrize("orientation", ["LPS", "SPR", "IAL", "PSL"])
 def test_orientation_changes_nothing(orientation: str) -> None:
     label_map, volume = plant(grid(), larynx=(0, -100, 100))
