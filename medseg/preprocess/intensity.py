@@ -8,7 +8,8 @@ import numpy as np
 
 from medseg.imaging.volume import Array
 
-Intensity = Literal["window", "z-score"]
+# What `prepare` does to a scan; the two of nnU-Net clip first and resample by cubic splines.
+Intensity = Literal["window", "z-score", "nnunet-window", "nnunet-z-score"]
 
 
 class _Array(Protocol):

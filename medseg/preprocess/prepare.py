@@ -10,6 +10,7 @@ from scipy import ndimage
 from medseg.imaging.volume import Array, Geometry, Volume, reorient
 from medseg.preprocess.intensity import Intensity, normalise, standardise, statistics
 from medseg.preprocess.resample import grid_like, resample
+from medseg.preprocess.spline import resample_by_splines, spanning_grid
 
 MAX_OBLIQUE_DEG = 15.0  # what rotation augmentation covers; beyond it the scan is turned upright
 AIR_HU, METAL_HU = -1024.0, 3071.0  # padding below and extended scales above say nothing; training clips there too
@@ -41,21 +42,30 @@ def prepare(
     """Turn to RAS order, resample with anti-aliasing to `spacing_mm`, normalise HU.
 
     `intensity`: 'window' spans the window from -1 to 3; 'z-score' subtracts the mean of the scan's own voxels
-    and divides by their deviation, for networks of other tools that were trained so.
+    and divides by their deviation, for networks of other tools that were trained so. 'nnunet-window' and
+    'nnunet-z-score' do the same to images that are clipped first and resampled as nnU-Net does.
     """
-    hu, grid = to_grid(volume, spacing_mm)
-    if intensity == "window":
+    like_nnunet = intensity in ("nnunet-window", "nnunet-z-score")
+    hu, grid = to_grid(volume, spacing_mm, window_hu if like_nnunet else None)
+    if intensity in ("window", "nnunet-window"):
         return Prepared(normalise(hu, window_hu), grid, volume.geometry)
     mean, deviation = statistics(volume.hu, window_hu)
     low = max(AIR_HU, window_hu[0])
     return Prepared(standardise(hu, window_hu, mean, deviation), grid, volume.geometry, air=(low - mean) / deviation)
 
 
-def to_grid(volume: Volume, spacing_mm: tuple[float, float, float]) -> tuple[Array, Geometry]:
-    """HU (float32) on a grid of `spacing_mm` in RAS order, and that grid."""
+def to_grid(
+    volume: Volume, spacing_mm: tuple[float, float, float], splines_within: tuple[float, float] | None = None
+) -> tuple[Array, Geometry]:
+    """HU (float32) on a grid of `spacing_mm` in RAS order, and that grid; clipped first where splines are asked for."""
     source = volume.geometry.canonical()
-    grid = grid_like(source, spacing_mm)
-    hu = resample(reorient(volume.hu, volume.geometry.to_canonical), source, grid, limits=(AIR_HU, METAL_HU))
+    hu = reorient(volume.hu, volume.geometry.to_canonical)
+    if splines_within is None:
+        grid = grid_like(source, spacing_mm)
+        hu = resample(hu, source, grid, limits=(AIR_HU, METAL_HU))
+    else:
+        grid = spanning_grid(source, spacing_mm)
+        hu = resample_by_splines(hu, source, grid, spacing_mm, limits=splines_within)
     if obliqueness_deg(source) > MAX_OBLIQUE_DEG:
         upright = upright_grid(source, spacing_mm)
         hu, grid = _turn(hu, grid, upright), upright

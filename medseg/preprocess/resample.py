@@ -8,7 +8,7 @@ that mirroring the scan mirrors the result exactly. Knows numpy, no torch and no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -54,29 +54,34 @@ def resample(
     The axis that shrinks most goes first, piece by piece, so that no second copy of a large scan is made.
     `limits` clips the values before they are averaged.
     """
-    ratios = np.array(target.spacing_mm) / np.array(source.spacing_mm)
-    order = [int(axis) for axis in np.argsort(np.array(target.shape) / np.array(source.shape))]
-    needed = [axis for axis in order if source.shape[axis] != target.shape[axis] or abs(ratios[axis] - 1) >= _SAME]
+    rows = zip(source.shape, target.shape, np.array(target.spacing_mm) / np.array(source.spacing_mm), strict=True)
+    weights = [
+        None if num_in == num_out and abs(ratio - 1) < _SAME else axis_weights(num_in, num_out, ratio, antialias)
+        for num_in, num_out, ratio in rows
+    ]
+    return apply_weights(array, weights, target.shape, limits)
+
+
+def apply_weights(
+    array: Array, weights: Sequence[Array | None], shape: tuple[int, ...], limits: tuple[float, float] | None = None
+) -> Array:
+    """One matrix (out, in) an axis applied to `array`, float32 of `shape`; None leaves an axis as it is."""
+    order = [int(axis) for axis in np.argsort(np.array(shape) / np.array(array.shape))]
     first, across = order[0], order[-1]
-    out = np.empty([target.shape[n] if n == first else size for n, size in enumerate(source.shape)], np.float32)
-    for piece in _pieces(source.shape, across):
+    out = np.empty([shape[n] if n == first else size for n, size in enumerate(array.shape)], np.float32)
+    for piece in _pieces(array.shape, across):
         # Contiguous: a matrix product sums in another order on a flipped view, and results must not depend on it.
         part = np.ascontiguousarray(array[piece], dtype=np.float32)
         part = part if limits is None else part.clip(*limits)
-        weights = _weights(first, source, target, antialias) if first in needed else None
-        out[piece] = part if weights is None else _product(weights, part, first)
-    for axis in needed:
-        if axis != first:
-            out = _product(_weights(axis, source, target, antialias), out, axis)
+        out[piece] = _product(weights[first], part, first)
+    for axis in order[1:]:
+        out = _product(weights[axis], out, axis)
     return np.ascontiguousarray(out)
 
 
-def _weights(axis: int, source: Geometry, target: Geometry, antialias: bool) -> Array:
-    ratio = target.spacing_mm[axis] / source.spacing_mm[axis]
-    return axis_weights(source.shape[axis], target.shape[axis], ratio, antialias)
-
-
-def _product(weights: Array, array: Array, axis: int) -> Array:
+def _product(weights: Array | None, array: Array, axis: int) -> Array:
+    if weights is None:
+        return array
     return np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
 
 

@@ -32,7 +32,7 @@ class Scale:
 
     def adapted(self, window_hu: tuple[float, float] | None = None) -> tuple[float, float]:
         """(scale, shift) from what `prepare` gives, for this window or another, to what the network wants."""
-        if self.intensity == "z-score":
+        if self.intensity.endswith("z-score"):
             return self.factor, self.offset
         low, high = window_hu or self.window_hu
         unit = (high - low) / 4

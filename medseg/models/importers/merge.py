@@ -75,7 +75,7 @@ def _numbering(
 
 def _part(model: ForeignModel, window: tuple[float, float]) -> dict[str, Any]:
     """Options of a part that is given the common window: it clips to its own and scales from there."""
-    if model.scale.intensity == "z-score":
+    if model.scale.intensity.endswith("z-score"):
         return model.adapted_options
     low, high = window
     clip = [4 * (limit - low) / (high - low) - 1 for limit in model.scale.window_hu]

@@ -161,11 +161,11 @@ def scale(plans: Mapping[str, Any], conf: Mapping[str, Any], path: Path) -> Scal
         facts = plans["foreground_intensity_properties_per_channel"]["0"]
         factor = 1 / max(float(facts["std"]), 1e-8)
         window = (float(facts["percentile_00_5"]), float(facts["percentile_99_5"]))
-        return Scale(window, factor, -float(facts["mean"]) * factor)
+        return Scale(window, factor, -float(facts["mean"]) * factor, "nnunet-window")
     if scheme == "ZScoreNormalization" and not masked:
-        return Scale(intensity="z-score")
+        return Scale(intensity="nnunet-z-score")
     if scheme == "NoNormalization":
-        return Scale()
+        return Scale(intensity="nnunet-window")
     reason = f"{scheme}{' within a mask' if masked else ''} cannot be reproduced."
     raise ModelImportError(path, reason, advice="Train with the channel named CT in dataset.json.")
 

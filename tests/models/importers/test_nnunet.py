@@ -153,7 +153,7 @@ def test_a_z_score_of_each_scan(tmp_path: Path) -> None:
     source = write_nnunet(tmp_path / "theirs", normalization_schemes=["ZScoreNormalization"])
     card = load_model(import_models([source], tmp_path, "z")).card
     assert card.input is not None
-    assert (card.input.intensity, card.input.beyond) == ("z-score", 0.0)
+    assert (card.input.intensity, card.input.beyond) == ("nnunet-z-score", 0.0)
     assert card.network is not None
     assert (card.network.options["scale"], card.network.options["shift"]) == (1.0, 0.0)
 
