@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ class Scale:
     factor: float = 1.0
     offset: float = 0.0
     intensity: Intensity = "window"
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.window_hu, self.factor, self.offset))) or self.factor <= 0:
+            raise ValueError(f"{self} is no scale")
 
     def adapted(self, window_hu: tuple[float, float] | None = None) -> tuple[float, float]:
         """(scale, shift) from what `prepare` gives, for this window or another, to what the network wants."""

@@ -78,7 +78,7 @@ def _network(config: BundleConfig) -> tuple[str, dict[str, Any]]:
     if name not in MONAI_NETWORKS:
         reason = f"its network is {name or 'not written out'}."
         raise ModelImportError(config.path, reason, advice=f"These can be taken over: {', '.join(MONAI_NETWORKS)}.")
-    options = {key: config.literal(value, f"network_def.{key}") for key, value in node.items() if key[0] != "_"}
+    options = {key: config.literal(value, f"network_def.{key}") for key, value in node.items() if str(key)[0] != "_"}
     if name == "SwinUNETR":
         options.pop("img_size", None)  # older bundles say it; the network takes any size
     if options.get("spatial_dims", 3) != 3 or options.get("in_channels", 1) != 1:

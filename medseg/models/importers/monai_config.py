@@ -26,6 +26,7 @@ _CALLS = {
     "range", "dict", "zip", "min", "max", "monai.handlers.from_engine", "setattr",
 }  # fmt: skip
 _METHODS = {"to", "run", "eval", "parameters", "keys", "items", "values", "format", "join", "get"}
+MAX_DEPTH = 40
 # Parts of a bundle that move data about and do not change the mask.
 INERT = {
     "Compose", "Dataset", "CacheDataset", "PersistentDataset", "DataLoader", "ThreadDataLoader", "SupervisedEvaluator",
@@ -112,10 +113,19 @@ def target(node: Any) -> str:
     return name.rpartition(".")[2] if name.startswith("monai.") else name
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """Plain YAML: aliases let a small file unfold into gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError("aliases are not taken")
+        return super().compose_node(parent, index)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_WithoutAliases)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ModelImportError(path, f"is not readable ({error}).", advice="Copy the bundle again.") from error
     if not isinstance(content, dict):
@@ -125,7 +135,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _suspicious(node: Any, known: set[str], place: str = "") -> Iterator[str]:
     """Places that hold code or name something that is not known."""
-    if isinstance(node, Mapping):
+    if place.count("::") > MAX_DEPTH:
+        yield f"{place[:60]}...: nested too deep"
+    elif isinstance(node, Mapping):
         if "_requires_" in node:
             yield f"{place or 'the file'}: _requires_ {node['_requires_']}"
         if "_target_" in node and target(node) not in known:

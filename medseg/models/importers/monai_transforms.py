@@ -49,7 +49,7 @@ def read_preprocessing(config: BundleConfig) -> Seen:
             raise ModelImportError(
                 config.path, f"{place} is {name or 'no transform'}, which is not understood.", advice=_ADVICE
             )
-        arguments = {key: config.literal(value, f"{place}.{key}") for key, value in node.items() if key[0] != "_"}
+        arguments = {key: config.literal(value, f"{place}.{key}") for key, value in node.items() if str(key)[0] != "_"}
         try:
             seen = _READERS[name](seen, arguments)
         except (KeyError, TypeError, ValueError) as error:

@@ -41,7 +41,6 @@ def read_nnunet(
     """
     folder = _model_folder(folder)
     plans, dataset = read_json(folder / PLANS), read_json(folder / DATASET)
-    _one_ct(dataset, folder / DATASET)
     checkpoints = [_checkpoint(fold) for fold in _folds(folder, folds)]
     contents = [_content(path) for path in checkpoints]
     name = _configuration_name(contents[0], folder)
@@ -62,6 +61,7 @@ def _assemble(
     orientation: str | None,
     faithful: bool,
 ) -> ForeignModel:
+    _one_ct(dataset, folder / DATASET)
     conf = configuration(plans, name, folder / PLANS)
     organs, head, channels = labels(dataset, folder / DATASET)
     outs = len(organs) + (head == "softmax")

@@ -19,6 +19,7 @@ _NORMS = {
     None: None,
 }
 _SLOPES = {"LeakyReLU": 0.01, "ReLU": 0.0}
+MAX_STAGES = 12
 _UNDERSTOOD = {
     "n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage",
     "n_conv_per_stage_decoder", "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin",
@@ -88,6 +89,8 @@ def architecture(conf: Mapping[str, Any], out_channels: int, path: Path) -> tupl
             path, f"{name} with {', '.join(strange)} is not understood.", advice="Use the standard network."
         )
     levels = int(kwargs["n_stages"])
+    if not 2 <= levels <= MAX_STAGES:
+        raise ModelImportError(path, f"its network has {levels} stages.", advice="Use the standard network.")
     depth = ("convs", "n_conv_per_stage") if name == "PlainConvUNet" else ("blocks", "n_blocks_per_stage")
     return name, {
         "features": _per_stage(kwargs["features_per_stage"], levels),

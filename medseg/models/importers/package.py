@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError, ModelImportError, OutputError
@@ -132,12 +133,13 @@ def _skeleton(network: NetworkSpec) -> nn.Module:
 
 def emit_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write safetensors and read them back."""
-    own = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}  # none shares memory
+    # One parameter under two names shares memory, which safetensors does not take.
+    own = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
 
     def check(temporary: Path) -> None:
-        back = load_file(temporary)
-        if any(not torch.equal(back[name], tensor) for name, tensor in own.items()):
-            raise OutputError(f"{path} read back differently from what was written.")
+        with safe_open(temporary, framework="pt") as file:
+            if any(not torch.equal(file.get_tensor(name), tensor) for name, tensor in own.items()):
+                raise OutputError(f"{path} read back differently from what was written.")
 
     emit(path, lambda temporary: save_file(own, temporary), check)
 

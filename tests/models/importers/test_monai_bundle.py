@@ -308,6 +308,19 @@ def test_damaged_configs(tmp_path: Path) -> None:
         assert text in refused(folder)
 
 
+def test_yaml_that_unfolds_or_nests_without_end(tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "bundle")
+    (folder / "configs/inference.json").unlink()
+    for text, answer in (
+        ("a: &a [1, 1]\nb: [*a, *a]", "aliases are not taken"),
+        ("a: " + "[" * 60 + "]" * 60, "nested too deep"),
+        ("a: " + "[" * 5000, "is not readable"),
+        ("a: !!python/object/apply:os.mkdir [x]", "is not readable"),
+    ):
+        (folder / "configs/inference.yaml").write_text(text)
+        assert answer in refused(folder)
+
+
 def test_channels_without_names(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", bundle_config(), theirs(UNET).state_dict(), {"version": "1"})
     assert "metadata.json: does not name the output's channels" in refused(folder)

@@ -260,6 +260,7 @@ def _architecture(**changes: Any) -> dict[str, Any]:
             _architecture(arch_kwargs={"features_per_stage": [10**6] * 3}),
             "do not fit the network that its files describe",
         ),
+        (_architecture(arch_kwargs={"n_stages": 10**9}), "its network has 1000000000 stages"),
         ({"architecture": None}, "does not describe its network"),
         ({"normalization_schemes": ["RescaleTo01Normalization"]}, "RescaleTo01Normalization cannot be reproduced"),
         ({"spacing": [5.0, 3.0]}, "does not describe configuration 3d_fullres"),
@@ -268,6 +269,13 @@ def _architecture(**changes: Any) -> dict[str, Any]:
 )
 def test_plans_that_are_not_understood(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
     assert text in refused(write_nnunet(tmp_path / "theirs", **changes))
+
+
+@pytest.mark.parametrize("mean", [float("nan"), float("inf")])
+def test_statistics_that_are_no_numbers(mean: float, tmp_path: Path) -> None:
+    content = plans()
+    content["foreground_intensity_properties_per_channel"]["0"] = CT_FACTS | {"mean": mean}
+    assert "does not describe configuration 3d_fullres" in refused(write_nnunet(tmp_path / "theirs", content=content))
 
 
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:

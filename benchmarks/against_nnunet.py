@@ -1,0 +1,208 @@
+"""The same nnU-Net weights on the same scans: `nnUNetv2_predict_from_modelfolder` and `medseg segment`, side by side.
+
+Each run is a fresh process, files in to files out; the tools take turns. Wall time, CPU time, peak memory of the
+process tree (proportional set size, sampled), Dice between the two masks and, where references are given, of each
+against them. nnU-Net comes from an environment of its own:
+`python benchmarks/against_nnunet.py MODEL CT... --nnunet BIN -o OUT.json`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import tyro
+
+from medseg.imaging.emit import emit_json
+from medseg.imaging.nifti import read_label_map
+from medseg.imaging.volume import Array
+from medseg.models.importers.run import import_models
+from medseg.models.store import load_model
+from medseg.runtime.provenance import machine, versions
+
+SAMPLE_SECONDS = 0.2
+ENOUGH_VOXELS = 200
+QUICK = ("--disable_tta",)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to measure."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """nnU-Net model folder (plans.json)."""
+    scans: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """CTs as .nii.gz."""
+    nnunet: Path
+    """bin folder of the environment that holds nnU-Net."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """JSON file of the result."""
+    references: Path | None = None
+    """Folder of label maps with the model's own values, named as the scans."""
+    fold: str = "all"
+    """The fold that both use."""
+    repeats: int = 1
+    """Runs of each."""
+    quick: bool = False
+    """nnU-Net without mirror images, too."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: seconds of wall and CPU, peak MiB, and the masks by scan."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    masks: list[Array]
+
+
+def measure(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak MiB of a command and all its children."""
+    began = time.perf_counter()
+    process = psutil.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | (environment or {})
+    )
+    peak, cpu = 0.0, {}
+    while process.poll() is None:
+        memory = 0.0
+        for part in tree(process):
+            try:
+                memory += part.memory_full_info().pss / 2**20
+                times = part.cpu_times()
+                cpu[part.pid] = times.user + times.system
+            except psutil.Error:
+                continue
+        peak = max(peak, memory)
+        time.sleep(SAMPLE_SECONDS)
+    if process.returncode:
+        sys.exit(f"{command[0]} failed:\n{process.stderr.read().decode()[-2000:]}")
+    return time.perf_counter() - began, sum(cpu.values()), peak
+
+
+def tree(process: psutil.Process) -> Iterator[psutil.Process]:
+    """The process and what it started."""
+    yield process
+    try:
+        yield from process.children(recursive=True)
+    except psutil.Error:
+        return
+
+
+def run_nnunet(asked: Arguments, work: Path, options: tuple[str, ...]) -> Run:
+    """nnU-Net's own command on all scans."""
+    given, out = work / "given", work / "nnunet"
+    given.mkdir(exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    for scan in asked.scans:
+        shutil.copy(scan, given / f"{stem(scan)}_0000.nii.gz")
+    command = [str(asked.nnunet / "nnUNetv2_predict_from_modelfolder"), "-i", str(given), "-o", str(out)]
+    command += ["-m", str(asked.model), "-f", asked.fold, "-device", "cpu", *options]
+    folders = {name: str(work) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    figures = measure(command, folders)
+    return Run(*figures, [read_label_map(out / f"{stem(scan)}.nii.gz")[0] for scan in asked.scans])
+
+
+def run_medseg(asked: Arguments, work: Path, package: Path) -> Run:
+    """Our command on all scans."""
+    out = work / "medseg"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [
+        sys.executable,
+        "-m",
+        "medseg",
+        "segment",
+        *map(str, asked.scans),
+        "-o",
+        str(out),
+        "--model",
+        str(package),
+    ]
+    figures = measure(command)
+    masks = [next(out.glob(f"{stem(scan)}*/mask.nii.gz")) for scan in asked.scans]
+    return Run(*figures, [read_label_map(mask)[0] for mask in masks])
+
+
+def stem(scan: Path) -> str:
+    """The scan's name without extension."""
+    return scan.name.removesuffix(".nii.gz")
+
+
+def dice(a: Array, b: Array, organs: dict[str, int]) -> dict[str, float]:
+    """Dice of every organ with more than a few voxels in either mask."""
+    found = {}
+    for organ, value in organs.items():
+        one, other = a == value, b == value
+        total = np.count_nonzero(one) + np.count_nonzero(other)
+        if total > 2 * ENOUGH_VOXELS:
+            found[organ] = round(2 * np.count_nonzero(one & other) / total, 4)
+    return found
+
+
+def compare(asked: Arguments, ours: Run, theirs: Run, organs: dict[str, int]) -> list[dict[str, Any]]:
+    """Per scan: agreement, and both against the reference."""
+    rows = []
+    for scan, a, b in zip(asked.scans, ours.masks, theirs.masks, strict=True):
+        row: dict[str, Any] = {"scan": stem(scan), "shape": list(a.shape), "agreement": dice(a, b, organs)}
+        if asked.references is not None:
+            reference = read_label_map(asked.references / scan.name)[0]
+            row |= {"medseg": dice(a, reference, organs), "nnunet": dice(b, reference, organs)}
+        rows.append(row)
+    return rows
+
+
+def setting(asked: Arguments, work: Path, *, faithful: bool, options: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Both tools in turn, `repeats` times; ours with nnU-Net's windows and mirror images or with its own."""
+    package = import_models(
+        [asked.model], work, f"model-{faithful}-{len(options)}", folds=[asked.fold], faithful=faithful
+    )
+    organs = load_model(package).card.label_table.names
+    pairs = [(run_medseg(asked, work, package), run_nnunet(asked, work, options)) for _ in range(asked.repeats)]
+    ours, theirs = pairs[-1]
+    seconds = {"medseg": [p[0].seconds for p in pairs], "nnunet": [p[1].seconds for p in pairs]}
+    result = {
+        "medseg": "as nnU-Net" if faithful else "default",
+        "nnunet": " ".join(options) or "default",
+        "seconds": {tool: [round(value, 2) for value in values] for tool, values in seconds.items()},
+        "times_faster": round(float(np.median(seconds["nnunet"]) / np.median(seconds["medseg"])), 2),
+        "cpu_seconds": {"medseg": round(ours.cpu_seconds, 1), "nnunet": round(theirs.cpu_seconds, 1)},
+        "peak_mb": {"medseg": round(ours.peak_mb), "nnunet": round(theirs.peak_mb)},
+        "scans": compare(asked, ours, theirs, organs),
+    }
+    print({key: result[key] for key in ("medseg", "nnunet", "seconds", "times_faster", "peak_mb")}, flush=True)
+    for row in result["scans"]:
+        print(row, flush=True)
+    return result
+
+
+def main() -> None:
+    """Measure and write."""
+    asked = tyro.cli(Arguments, description=__doc__)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        settings = [setting(asked, work, faithful=True), setting(asked, work, faithful=False)]
+        if asked.quick:
+            settings.append(setting(asked, work, faithful=False, options=QUICK))
+    theirs = subprocess.run(
+        [str(asked.nnunet / "python"), "-m", "pip", "list", "--format=freeze"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    wanted = ("nnunetv2==", "torch==", "dynamic_network_architectures==", "numpy==")
+    peers = [line for line in theirs.stdout.splitlines() if line.startswith(wanted)]
+    emit_json(asked.out, {"settings": settings, "nnunet": peers, "versions": versions(), "machine": machine()})
+
+
+if __name__ == "__main__":
+    main()
