@@ -35,7 +35,7 @@ def _code(done: Exported) -> int:
 
 
 def _table(card: ModelCard) -> Table:
-    columns = ("variant", "file", "size", "of fp32", "time", "of PyTorch fp32", "agreement", "Dice", "Dice fp32")
+    columns = ("variant", "size", "of fp32", "tile", "of PyTorch", "agreement", "Dice", "fp32")
     table = Table(*columns, title=escape(f"{card.id}: what passed the parity gate"))
     for variant in card.variants:
         table.add_row(*_row(variant))
@@ -46,10 +46,9 @@ def _row(variant: Variant) -> tuple[str, ...]:
     figures = variant.figures
     return (
         variant.name,
-        variant.file,
         f"{figures.size_bytes / 1e6:.1f} MB",
         f"{figures.size_ratio:.1%}",
-        f"{figures.seconds:.3g} s",
+        f"{figures.seconds:.3f} s",
         f"{figures.latency_ratio:.0%}",
         _mean([value for value in figures.agreement.values() if value is not None]),
         _mean(list(figures.dice.values())),

@@ -16,7 +16,7 @@ from medseg.deploy.references import References
 from medseg.imaging import read_volume
 from medseg.imaging.volume import Array
 from medseg.inference.backends.build import machine_facts
-from medseg.inference.backends.measure import noise_tile, relative_error, seconds_per_tile
+from medseg.inference.backends.measure import noise_tile, relative_error, side_by_side
 from medseg.inference.backends.predictor import Predictor, patch_of
 from medseg.inference.backends.torch_backend import TorchPredictor, load_network
 from medseg.inference.segmenter import NetworkSegmenter
@@ -87,8 +87,8 @@ class Judge:
     def figures(self, variant: Predictor, file: Path, fp32_bytes: int) -> VariantFigures:
         """Everything that the gate asks and the card tells."""
         tile = noise_tile(patch_of(self.package))
-        seconds, logits = seconds_per_tile(variant, tile)
-        eager, expected = seconds_per_tile(self._truth, tile)
+        error = relative_error(variant(tile), self._truth(tile))
+        seconds, eager = side_by_side(variant, self._truth, tile)
         agreement, ours, theirs = self._compare(variant)
         size = file.stat().st_size
         return VariantFigures(
@@ -96,7 +96,7 @@ class Judge:
             agreement=agreement,
             dice=ours,
             dice_fp32=theirs,
-            logit_error=round(min(relative_error(logits, expected), 1e9), 6),
+            logit_error=round(min(error, 1e9), 6),
             size_bytes=size,
             size_ratio=round(size / fp32_bytes, 4),
             seconds=round(seconds, 4),

@@ -114,7 +114,9 @@ def test_the_command(planted: ModelPackage, tmp_path: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit) as caught:
         main(["export", str(planted.folder), "-o", str(tmp_path / "out")])
     assert caught.value.code == 0
-    assert "model.onnx" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "what passed the parity gate" in told
+    assert "100.0%" in told
     assert load_model(tmp_path / "out").card.variants[0].file == "model.onnx"
     with pytest.raises(SystemExit) as caught:
         main(["export", str(planted.folder), "-o", str(tmp_path / "out")])
