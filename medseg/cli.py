@@ -119,6 +119,7 @@ def export(
     /,
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     int8: bool = False,
+    share: bool = False,
     calibrate: Path | None = None,
     references: Path | None = None,
 ) -> int:
@@ -140,6 +141,8 @@ def export(
         model: Name of an installed model (see `medseg models`) or folder of a package.
         out: New folder for the package; NAME-VERSION-export here if not given.
         int8: Also quantise to 8 bits (a minute for a few scans, more for large models).
+        share: With --int8, tie the kernels of deep layers in groups of four by likeness: about a tenth of the size
+            of fp32 in place of a quarter, as fast, and up to 1.2 points of Dice lost.
         calibrate: Folder of CT scans as the model will see them, ten or more; every second one calibrates,
             the others judge.
         references: Folder of label maps (ID_label.nii.gz for ID_ct.nii.gz) of these scans: then the loss of Dice
@@ -147,7 +150,7 @@ def export(
     """
     from medseg.deploy.console import export_and_report
 
-    return export_and_report(model, out, int8=int8, calibrate=calibrate, references=references)
+    return export_and_report(model, out, int8=int8, share=share, calibrate=calibrate, references=references)
 
 
 def evaluate(

@@ -16,11 +16,12 @@ SOME_FAILED = 3
 
 
 def export_and_report(
-    model: str, out: Path | None, *, int8: bool, calibrate: Path | None, references: Path | None
+    model: str, out: Path | None, *, int8: bool, share: bool, calibrate: Path | None, references: Path | None
 ) -> int:
     """Export, print what entered and what was refused; returns the exit code."""
     package = load_model(model)
-    request = Request(out or Path(f"{package.card.name}-{package.card.version}-export"), int8, calibrate, references)
+    out = out or Path(f"{package.card.name}-{package.card.version}-export")
+    request = Request(out, int8=int8, share=share, calibrate=calibrate, references=references)
     console = Console(soft_wrap=True)
     done = export_package(package, request, lambda line: console.print(line, markup=False, highlight=False))
     console.print(_table(done.card))

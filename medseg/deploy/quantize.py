@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from medseg.deploy.libraries import nncf_library, onnx_library
-from medseg.deploy.onnx_export import to_onnx, write_onnx
+from medseg.deploy.onnx_export import describe, to_onnx, write_onnx
+from medseg.deploy.shared_int8 import store_shared
 from medseg.errors import ConfigError, DataError, ModelError
 from medseg.inference.backends.measure import relative_error
 from medseg.inference.backends.onnxruntime_backend import OnnxRuntimePredictor
 from medseg.inference.backends.openvino_backend import OpenVinoPredictor
 from medseg.inference.backends.predictor import Shape
+from medseg.models.card import ModelCard
+from medseg.networks.shared_kernels import shared_layers, written_out
 
 WEIGHTED = ("Conv", "ConvTranspose")
 RUNTIMES_AGREE = 0.05  # of the logits' root mean square
@@ -33,18 +36,21 @@ class Quantization:
         Quantization(network, bits=8).export("model.int8.onnx", tiles)
 
     Args:
-        model: a network in evaluation mode, or a float ONNX file.
+        model: a network in evaluation mode, or a float ONNX file. Kernels that are shared are stored once, in 8 bits.
         bits: 8; the hardware computes in nothing less.
         keep_ends: the first and the last convolution stay in float; for networks that lose too much otherwise.
+        card: describes input and output in the file's metadata; a float ONNX file brings its own description.
 
     Raises:
         ConfigError: another number of bits.
     """
 
-    def __init__(self, model: nn.Module | Path, bits: int = 8, *, keep_ends: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module | Path, bits: int = 8, *, keep_ends: bool = False, card: ModelCard | None = None
+    ) -> None:
         if bits != 8:
             raise ConfigError(f"Quantization to {bits} bits is not offered.", advice="Use bits=8.")
-        self.model, self.bits, self.keep_ends = model, bits, keep_ends
+        self.model, self.bits, self.keep_ends, self.card = model, bits, keep_ends, card
 
     def export(self, path: str | Path, tiles: Iterable[Tensor]) -> Path:
         """Calibrate with `tiles` and write the quantised ONNX file, loaded by OpenVINO before it appears.
@@ -62,11 +68,15 @@ class Quantization:
             raise DataError("There are no tiles to calibrate with.")
         _, _, i, j, k = calibration[0].shape
         quantised = self._quantise(self._onnx((i, j, k)), calibration)
+        if isinstance(self.model, nn.Module):
+            store_shared(quantised, shared_layers(self.model))
+        if self.card is not None:
+            describe(quantised, self.card)
         return write_onnx(quantised, Path(path), lambda file: _check_runs(file, (i, j, k), calibration[0]))
 
     def _onnx(self, patch: Shape) -> Any:
         if isinstance(self.model, nn.Module):
-            return to_onnx(self.model, patch)
+            return to_onnx(written_out(self.model), patch)
         return onnx_library().load(self.model)
 
     def _quantise(self, model: Any, tiles: list[Tensor]) -> Any:

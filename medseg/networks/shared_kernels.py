@@ -11,6 +11,7 @@ what is stored. Weight sharing by clustering: Han et al., Deep Compression (ICLR
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,31 @@ class SharedConv3d(nn.Module):
 def dense(kernels: Tensor, scale: Tensor, index: Tensor) -> Tensor:
     """Shared kernels written out: [O, I, k, k, k]."""
     return kernels[index.long()] * scale[:, None, None, None, None]
+
+
+def shared_layers(model: nn.Module) -> dict[str, SharedConv3d]:
+    """The convolutions of a network that share kernels, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, SharedConv3d)}
+
+
+def written_out(model: nn.Module) -> nn.Module:
+    """A copy in which every shared convolution is a plain Conv3d of the same weights."""
+    copy = deepcopy(model)
+    for name, shared in shared_layers(copy).items():
+        parent, _, own = name.rpartition(".")
+        setattr(copy.get_submodule(parent), own, _plain(shared))
+    return copy
+
+
+def _plain(shared: SharedConv3d) -> nn.Conv3d:
+    weight = shared.weight.detach()
+    out, into, *size = weight.shape
+    bias = shared.bias is not None
+    conv = nn.Conv3d(into, out, tuple(size), shared.stride, shared.padding, shared.dilation, bias=bias)  # type: ignore[arg-type]
+    conv.weight.data.copy_(weight)
+    if conv.bias is not None and shared.bias is not None:
+        conv.bias.data.copy_(shared.bias.detach())
+    return conv
 
 
 def expand(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
