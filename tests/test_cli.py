@@ -65,6 +65,24 @@ def test_an_unknown_model_is_a_sentence_and_an_exit_code(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+def test_a_limit_of_memory_is_kept_or_refused_by_name(tmp_path: Path) -> None:
+    scan = write_nifti(tmp_path / "scan.nii.gz", planted_volume((30, 30, 30), (4.0, 4.0, 4.0)))
+    model = write_package(tmp_path / "model")
+    refused = medseg("segment", scan, "-o", tmp_path / "out", "--model", model, "--max-memory", "20MB")
+    assert refused.returncode == 1
+    (row,) = read_csv(tmp_path / "out" / "manifest.csv")
+    assert row["error"] == "ResourceError"
+    assert row["message"].startswith("scan")
+    assert "0.0 GB are allowed" in row["message"]
+    kept = medseg("segment", scan, "-o", tmp_path / "out", "--model", model, "--max-memory", "8GB")
+    assert kept.returncode == 0, kept.stderr
+    run = json.loads((tmp_path / "out" / "scan" / "run.json").read_text())
+    assert 0 < run["forecast"]["memory_mb"] < 8192
+    assert run["backend"] == "torch"
+    wrong = medseg("segment", scan, "-o", tmp_path / "out", "--max-memory", "lots")
+    assert "no amount of memory" in wrong.stderr
+
+
 def exit_code(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
@@ -93,7 +111,7 @@ def test_a_wrong_call_is_explained(arguments: list[str], capsys: pytest.CaptureF
     assert capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["segment", "models", "evaluate", "train"])
+@pytest.mark.parametrize("command", ["segment", "models", "import", "export", "evaluate", "train", "benchmark"])
 def test_every_command_has_help_worth_reading(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(command, "--help") == 0
     text = capsys.readouterr().out

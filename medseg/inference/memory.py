@@ -127,9 +127,15 @@ def _stream_bytes(voxels: int, grid: Geometry, spec: InputSpec, classes: int, pa
 
 
 def fit(
-    source: Geometry, spec: InputSpec, classes: int, tile: TileCost, occupied_mb: float, max_memory_mb: float | None
+    source: Geometry,
+    spec: InputSpec,
+    classes: int,
+    tile: TileCost,
+    occupied_mb: float,
+    max_memory_mb: float | None,
+    name: str = "the scan",
 ) -> Forecast:
-    """The forecast of the fewest parts that keep the limit.
+    """The forecast of the fewest parts that keep the limit. `name` is the scan's, for the error.
 
     Raises:
         ResourceError: no cut keeps it.
@@ -141,7 +147,7 @@ def fit(
     if fitting is None:
         least = min(plan.memory_mb for plan in plans)
         raise ResourceError(
-            f"This scan needs about {least / 1024:.1f} GB of memory, and {max_memory_mb / 1024:.1f} GB are allowed.",
+            f"{name}: needs about {least / 1024:.1f} GB of memory, and {max_memory_mb / 1024:.1f} GB are allowed.",
             advice="Allow more, crop the scan, or take a model with larger voxels.",
         )
     return fitting

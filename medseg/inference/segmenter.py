@@ -84,7 +84,8 @@ class NetworkSegmenter:
             ResourceError: no plan keeps it.
         """
         cost = self.cost()
-        return fit(volume.geometry, self.input, len(self.labels) + 1, cost, resident_mb(), max_memory_mb)
+        classes = len(self.labels) + 1
+        return fit(volume.geometry, self.input, classes, cost, resident_mb(), max_memory_mb, volume.name)
 
     def __call__(
         self,
