@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError
-from medseg.imaging.emit import emit_json
+from medseg.imaging.emit import emit_bytes, emit_json
+
+KEPT = 6  # large things of one kind
 
 
 def cache_folder() -> Path:
@@ -44,9 +46,30 @@ def remember(kind: str, facts: Mapping[str, Any], note: Mapping[str, Any]) -> No
         emit_json(_path(kind, facts), {"facts": _plain(facts), "note": _plain(note)})
 
 
-def _path(kind: str, facts: Mapping[str, Any]) -> Path:
+def recall_bytes(kind: str, facts: Mapping[str, Any]) -> bytes | None:
+    """What was kept under exactly these facts, unaltered; None where there is none."""
+    note = recall(kind, facts)
+    try:
+        content = _path(kind, facts, ".bin").read_bytes()
+    except (OSError, RuntimeError):
+        return None
+    return content if note is not None and note.get("sha256") == hashlib.sha256(content).hexdigest() else None
+
+
+def remember_bytes(kind: str, facts: Mapping[str, Any], content: bytes) -> None:
+    """Keep something large; of each kind the latest few stay."""
+    with suppress(OutputError, OSError, RuntimeError):
+        emit_bytes(_path(kind, facts, ".bin"), content)
+        remember(kind, facts, {"sha256": hashlib.sha256(content).hexdigest()})
+        kept = sorted((cache_folder() / kind).glob("*.bin"), key=lambda path: path.stat().st_mtime)
+        for old in kept[:-KEPT]:
+            old.with_suffix(".json").unlink(missing_ok=True)
+            old.unlink(missing_ok=True)
+
+
+def _path(kind: str, facts: Mapping[str, Any], suffix: str = ".json") -> Path:
     text = json.dumps(_plain(facts), sort_keys=True)
-    return cache_folder() / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    return cache_folder() / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}{suffix}"
 
 
 def _plain(value: Mapping[str, Any]) -> Any:

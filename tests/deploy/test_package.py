@@ -81,6 +81,8 @@ def test_wishes_that_contradict_themselves(planted: ModelPackage, scans: Path, t
         export_package(planted, Request(tmp_path / "a", int8=True))
     with pytest.raises(ConfigError, match="--calibrate"):
         export_package(planted, Request(tmp_path / "a", references=scans))
+    with pytest.raises(ConfigError, match="--share"):
+        export_package(planted, Request(tmp_path / "a", share=True))
     with pytest.raises(ConfigError, match="in use"):
         export_package(planted, Request(scans))
     with pytest.raises(DataError, match="nothing at"):

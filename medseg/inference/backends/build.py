@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import platform
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from medseg.errors import ConfigError, ModelError
 from medseg.inference.backends.choice import Choice, recall_choice, remember_choice
+from medseg.inference.backends.machine import machine_facts
 from medseg.inference.backends.measure import TOLERANCE, compare, noise_tile
 from medseg.inference.backends.onnxruntime_backend import build_onnxruntime
 from medseg.inference.backends.openvino_backend import build_openvino
@@ -149,31 +144,3 @@ def _float_precision(backend: str) -> str:
 
 def _gated_int8(package: ModelPackage) -> list[Variant]:
     return [one for one in package.card.variants if one.precision == "int8" and one.backend == "openvino"]
-
-
-@lru_cache(maxsize=1)
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
-
-
-def machine_facts() -> dict[str, Any]:
-    """What decides which backend is fastest: processor, threads, GPU, versions of the libraries."""
-    versions = {}
-    for name in ("medseg", "torch", "openvino", "onnxruntime", "onnxruntime-gpu"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    gpu = torch.cuda.get_device_name() if torch_device() == "cuda" else ""
-    return {
-        "processor": _processor(),
-        "bf16": native_bf16(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "versions": versions,
-    }

@@ -1,12 +1,13 @@
 """OpenVINO: the quickest on CPUs; fp32 and bf16 from the network itself, int8 from the package's `model.int8.onnx`.
 
-Without an `model.onnx` in the package the network is converted in memory, so that imported weights need no export.
+Without a `model.onnx` in the package the network is converted, once, so that imported weights need no export.
 OpenVINO computes in bf16 by default where the CPU can: the precision is always set here, and read back.
 """
 
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError, ModelIntegrityError
 from medseg.inference.backends.choice import Choice
+from medseg.inference.backends.machine import machine_facts
 from medseg.inference.backends.openvino_quantised import fold_pairs
 from medseg.inference.backends.predictor import (
     ONNX_FP32,
@@ -25,6 +27,7 @@ from medseg.inference.backends.predictor import (
     patch_of,
 )
 from medseg.inference.backends.torch_backend import load_network
+from medseg.models.notes import recall_bytes, remember_bytes
 from medseg.models.store import ModelPackage
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -34,7 +37,7 @@ class OpenVinoPredictor:
     """A network compiled for this CPU and one window. A batch runs tile by tile: on a CPU nothing is gained otherwise.
 
     Args:
-        source: the network in evaluation mode, or an ONNX file.
+        source: the network in evaluation mode, an ONNX file, or what `compiled` gave on this machine.
         patch: i, j, k of a tile.
         precision: 'fp32', 'bf16', or 'int8' for a file that is quantised already.
 
@@ -45,19 +48,19 @@ class OpenVinoPredictor:
 
     backend, device = "openvino", "cpu"
 
-    def __init__(self, source: nn.Module | Path, patch: Shape, precision: str) -> None:
+    def __init__(self, source: nn.Module | Path | bytes, patch: Shape, precision: str) -> None:
         openvino = openvino_library()
         if precision not in (*_HINTS, "int8"):
             raise ConfigError(f"OpenVINO does not compute in {precision}.")
         self._openvino, self._patch = openvino, patch
         self.choice: Choice | None = None
         try:
-            model = _read(openvino, source, patch)
-            compiled = openvino.Core().compile_model(model, "CPU", _settings(precision))
+            compiled = _compile(openvino, source, patch, precision)
         except RuntimeError as error:
             name = source.name if isinstance(source, Path) else type(source).__name__
             raise ModelIntegrityError(f"{name} is no model that OpenVINO can run: {error}") from error
         self.precision = "int8" if precision == "int8" else _true_precision(compiled)
+        self._compiled = compiled
         self._channels = int(compiled.output(0).shape[1])
         self._request = compiled.create_infer_request()
 
@@ -70,11 +73,24 @@ class OpenVinoPredictor:
             self._infer(tile[None], out[None])
         return logits.to(tiles.device)
 
+    @property
+    def compiled(self) -> bytes:
+        """The compiled network, for this machine and these versions alone; loads in a fraction of the time."""
+        content: bytes = self._compiled.export_model().getvalue()
+        return content
+
     def _infer(self, tile: Tensor, out: Tensor) -> None:
         # Both are OpenVINO's for the length of the call: nothing is copied.
         self._request.set_input_tensor(self._openvino.Tensor(tile.numpy(), shared_memory=True))
         self._request.set_output_tensor(self._openvino.Tensor(out.numpy(), shared_memory=True))
         self._request.infer()
+
+
+def _compile(openvino: Any, source: nn.Module | Path | bytes, patch: Shape, precision: str) -> Any:
+    core = openvino.Core()
+    if isinstance(source, bytes):
+        return core.import_model(source, "CPU", _settings(precision))
+    return core.compile_model(_read(openvino, source, patch), "CPU", _settings(precision))
 
 
 def _read(openvino: Any, source: nn.Module | Path, patch: Shape) -> Any:
@@ -114,8 +130,21 @@ def build_openvino(package: ModelPackage, precision: str) -> OpenVinoPredictor:
     """
     if precision == "int8":
         return OpenVinoPredictor(_int8_file(package), patch_of(package), precision)
-    listed = ONNX_FP32 in package.card.files
-    return OpenVinoPredictor(package.file(ONNX_FP32) if listed else load_network(package), patch_of(package), precision)
+    if ONNX_FP32 in package.card.files:
+        return OpenVinoPredictor(package.file(ONNX_FP32), patch_of(package), precision)
+    return _converted(package, precision)
+
+
+def _converted(package: ModelPackage, precision: str) -> OpenVinoPredictor:
+    """From the network itself: tracing it takes seconds, so what comes out is kept in the cache."""
+    facts = machine_facts() | {"model": package.sha256, "precision": precision}
+    kept = recall_bytes("openvino", facts)
+    if kept is not None:
+        with suppress(ModelIntegrityError):
+            return OpenVinoPredictor(kept, patch_of(package), precision)
+    predictor = OpenVinoPredictor(load_network(package), patch_of(package), precision)
+    remember_bytes("openvino", facts, predictor.compiled)
+    return predictor
 
 
 def _int8_file(package: ModelPackage) -> Path:

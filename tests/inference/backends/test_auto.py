@@ -32,7 +32,7 @@ def package(tmp_path: Path) -> ModelPackage:
 
 
 def notes(cache: Path) -> list[Path]:
-    return sorted(cache.rglob("*.json"))
+    return sorted(cache.glob("backends/*.json"))
 
 
 def chosen(package: ModelPackage) -> Choice:

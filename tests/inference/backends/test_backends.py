@@ -15,6 +15,7 @@ from medseg.errors import ConfigError, ModelError, ModelIntegrityError
 from medseg.inference.backends import build_predictor, load_network
 from medseg.inference.backends.onnxruntime_backend import OnnxRuntimePredictor
 from medseg.inference.backends.openvino_backend import OpenVinoPredictor
+from medseg.models.notes import KEPT, recall_bytes, remember_bytes
 from medseg.models.store import ModelPackage, load_model
 from tests.inference.backends.packages import PATCH, tiny_package
 from tests.inference.planted import write_package
@@ -130,7 +131,11 @@ def test_weights_with_shared_kernels_are_written_out(tmp_path: Path) -> None:
     kernels = dense["stem.conv2.weight"].flatten(0, 1)
     index = torch.arange(16, dtype=torch.uint8).reshape(4, 4)
     weights = {name: tensor.contiguous() for name, tensor in dense.items() if name != "stem.conv2.weight"}
-    weights |= {"stem.conv2.kernels": kernels.contiguous() / 2, "stem.conv2.scale": torch.full((4,), 2.0), "stem.conv2.index": index}
+    weights |= {
+        "stem.conv2.kernels": kernels.contiguous() / 2,
+        "stem.conv2.scale": torch.full((4,), 2.0),
+        "stem.conv2.index": index,
+    }
     write_package(package.folder, package.card, weights)
     torch.testing.assert_close(load_network(load_model(package.folder)).state_dict(), dense)
 
@@ -152,3 +157,28 @@ def test_openvino_reports_to_nobody(package: ModelPackage, tmp_path: Path) -> No
     )
     assert done.stdout.strip().endswith("[] None 1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_is_kept_and_a_damaged_one_made_again(
+    tmp_path: Path, tiles: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "cache"))
+    package = tiny_package(tmp_path / "m")
+    first = build_predictor(package, "openvino", "fp32")(tiles)
+    (kept,) = (tmp_path / "cache/openvino").glob("*.bin")
+    content, written = kept.read_bytes(), kept.stat().st_mtime_ns
+    assert torch.equal(build_predictor(package, "openvino", "fp32")(tiles), first)
+    assert kept.stat().st_mtime_ns == written
+    kept.write_bytes(content[:-1] + b"?")
+    assert torch.equal(build_predictor(package, "openvino", "fp32")(tiles), first)
+    assert kept.read_bytes() == content
+
+
+def test_few_conversions_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path))
+    for number in range(KEPT + 2):
+        remember_bytes("kind", {"number": number}, bytes([number]))
+        newest = max((tmp_path / "kind").glob("*.bin"), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, (number + 1, number + 1))
+    assert [recall_bytes("kind", {"number": number}) for number in (0, 1, KEPT + 1)] == [None, None, bytes([KEPT + 1])]
+    assert len(list((tmp_path / "kind").iterdir())) == 2 * KEPT
