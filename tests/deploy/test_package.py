@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,19 @@ def test_int8_is_now_a_candidate_and_gives_the_masks(exported: Exported, planted
     ]
     assert set(np.unique(masks[0])) == {0, 1, 2}
     assert (masks[0] != masks[1]).sum() < 0.02 * (masks[0] > 0).sum()
+
+
+def test_auto_takes_int8_only_where_it_errs_no_more_than_at_the_gate(exported: Exported, tmp_path: Path) -> None:
+    choice = build_predictor(load_model(exported.folder)).choice
+    assert choice is not None
+    assert "openvino int8" in choice.seconds
+    shutil.copytree(exported.folder, tmp_path / "m")
+    card = json.loads((tmp_path / "m" / CARD).read_text())
+    card["variants"][1]["figures"]["logit_error"] = 1e-6
+    (tmp_path / "m" / CARD).write_text(json.dumps(card))
+    strict = build_predictor(load_model(tmp_path / "m")).choice
+    assert strict is not None
+    assert "differ from PyTorch's" in strict.refused["openvino int8"]
 
 
 def test_a_variant_that_fails_the_gate_stays_outside(planted: ModelPackage, scans: Path, tmp_path: Path) -> None:
