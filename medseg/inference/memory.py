@@ -27,7 +27,7 @@ from medseg.runtime.provenance import peak_memory_mb, reset_peak_memory
 MB = 2**20
 _FLOAT = 4
 _PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (8, 8)]
-_LATER_MB = 60.0  # what measuring, drawing and writing load afterwards
+_LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
 _RESTORE_VALUES_PER_SECOND = 6e7  # logits interpolated and decided; a rough figure, for the clock alone
 
 
@@ -121,7 +121,7 @@ def _stream_bytes(voxels: int, grid: Geometry, spec: InputSpec, classes: int, pa
     depth = min(spec.patch_size[2], grid.shape[2])
     sums = classes * min(i, grid.shape[0]) * min(j, grid.shape[1]) * depth
     kept = 1 + spec.overlap_ratio + 1 / classes  # what is carried on is copied once; the weights
-    blocks = 3 * min(sums, BLOCK_VALUES) + 5 * SLAB_VALUES
+    blocks = 2 * min(sums, BLOCK_VALUES) + 4 * SLAB_VALUES
     tile = 2 * classes * math.prod(spec.patch_size)
     return 2 * voxels + _FLOAT * (math.prod(grid.shape) + kept * sums + blocks + tile)
 
