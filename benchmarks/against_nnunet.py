@@ -151,7 +151,7 @@ def dice(a: Array, b: Array, organs: dict[str, int]) -> dict[str, float]:
         one, other = a == value, b == value
         total = np.count_nonzero(one) + np.count_nonzero(other)
         if total > 2 * ENOUGH_VOXELS:
-            found[organ] = round(2 * np.count_nonzero(one & other) / total, 4)
+            found[organ] = round(float(2 * np.count_nonzero(one & other) / total), 4)
     return found
 
 
