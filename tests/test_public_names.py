@@ -88,7 +88,7 @@ def example(cls: type[errors.MedsegError]) -> errors.MedsegError:
         return errors.Cancelled()
     if cls is errors.SeriesChoiceError:
         return errors.SeriesChoiceError("study/ct", ["1: thorax, 80 slices", "2: neck, 60 slices"])
-    if issubclass(cls, errors.InputError):
+    if issubclass(cls, errors.InputError | errors.ModelImportError):
         return cls(Path("study/scan.nii.gz"), "ends after 12 bytes.")
     return cls("It went wrong.", advice="Do it again.")
 
