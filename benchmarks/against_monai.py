@@ -27,6 +27,7 @@ from medseg.inference.backends.predictor import Candidate, Predictor
 from medseg.inference.backends.torch_backend import load_network
 from medseg.inference.inferer import StreamingInferer
 from medseg.inference.predict import predict_blocks
+from medseg.models.card import InputSpec
 from medseg.models.store import load_model
 from medseg.preprocess.prepare import prepare
 from medseg.runtime.provenance import machine, versions
@@ -52,10 +53,10 @@ def by_monai(image: Array, network: torch.nn.Module, inferer: SlidingWindowInfer
         return inferer(torch.from_numpy(image)[None, None], network).argmax(1)[0].numpy()
 
 
-def by_us(image: Array, predictor: Predictor, window: tuple[int, int, int], overlap: float) -> Array:
+def by_us(image: Array, predictor: Predictor, spec: InputSpec) -> Array:
     """Labels by our engine, on the model's grid."""
     labels = np.zeros(image.shape, dtype=np.int64)
-    for block in predict_blocks(predictor, image, window=window, overlap=overlap):
+    for block in predict_blocks(predictor, image, spec):
         place = tuple(slice(a, a + n) for a, n in zip(block.start, block.logits.shape[1:], strict=True))
         labels[place] = block.logits.argmax(axis=0)
     return labels
@@ -73,7 +74,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Array]] = {"MONAI, PyTorch eager fp32": lambda: by_monai(image, network, inferer)}
     for one in sorted({*candidates_of(package), Candidate("torch", "fp32")}):
         predictor = BACKENDS[one.backend](package, one.precision)
-        ways[str(one)] = lambda predictor=predictor: by_us(image, predictor, spec.patch_size, spec.overlap_ratio)
+        ways[str(one)] = lambda predictor=predictor: by_us(image, predictor, spec)
     exact = StreamingInferer(spec.patch_size, spec.overlap_ratio, cval=-1.0)
     fp32 = BACKENDS["torch"](package, "fp32")
     tensor = torch.from_numpy(image)[None, None]

@@ -110,14 +110,14 @@ def _scan(shape: tuple[int, int, int]) -> Array:
 def _blocks(
     predictor: Predictor, scan: Array, plan: Forecast, on_window: Callable[[float], None] = lambda _: None
 ) -> Iterator[LogitBlock]:
-    windows = Windows.over(scan.shape, SPEC.patch_size, SPEC.overlap_ratio)
+    windows = Windows.of(SPEC, scan.shape)
     cuts = columns(scan.shape, plan.parts)
     return stream_logits(predictor, scan[None], windows, cuts=cuts, air=AIR_HU, on_window=on_window)
 
 
 def _compare(predictor: Predictor, scan: Array, labels: Array) -> tuple[float, int]:
     """MONAI on the first two windows of every axis, judged where no third one reaches."""
-    starts = Windows.over(scan.shape, SPEC.patch_size, SPEC.overlap_ratio).starts
+    starts = Windows.of(SPEC, scan.shape).starts
     seen = tuple(slice(0, axis[1] + side) for axis, side in zip(starts, SPEC.patch_size, strict=True))
     judged = tuple(slice(0, axis[2] if len(axis) > 2 else None) for axis in starts)
     image = torch.from_numpy(scan[seen].astype(np.float32))[None, None]

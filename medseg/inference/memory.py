@@ -95,7 +95,7 @@ def forecast(
     """
     canonical = source.canonical()
     grid = grid_like(canonical, spec.spacing_mm)
-    windows = Windows.over(grid.shape, spec.patch_size, spec.overlap_ratio)
+    windows = Windows.of(spec, grid.shape)
     voxels, cells = math.prod(source.shape), math.prod(grid.shape)
     # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each.
     finish = 7 * voxels + _FLOAT * cells

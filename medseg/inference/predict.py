@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from medseg.errors import ModelError
 from medseg.imaging.volume import Array
 from medseg.inference.streaming import Predictor, columns, stream_logits
 from medseg.inference.windows import AIR, Windows, body_box
+from medseg.models.card import InputSpec
 from medseg.preprocess.blocks import LogitBlock
 
 _LEFT_RIGHT = 2  # of [B, C, i, j, k] in RAS order
@@ -20,29 +22,28 @@ _LEFT_RIGHT = 2  # of [B, C, i, j, k] in RAS order
 def predict_blocks(
     network: Predictor,
     image: Array,
+    spec: InputSpec,
     *,
-    window: tuple[int, int, int],
-    overlap: float,
     air: float = AIR,
-    beyond: float = AIR,
     parts: tuple[int, int] = (1, 1),
     on_window: Callable[[float], None] = lambda _: None,
 ) -> Iterator[LogitBlock]:
     """Logits of a normalised scan [i, j, k] as blocks, from its lower to its upper end.
 
-    Windows overlap by `overlap` and are blended with Gaussian weights; those that hold only `air` are not
-    computed, and `beyond` lies around the scan. `parts` cuts the plane to save memory. `on_window` gets the share
-    that is done after each window and may raise to cancel.
+    Windows lie as `spec` says and are blended with Gaussian weights. Only where something denser than `air` is are
+    they computed, unless the card asks for another tool's layout, which covers the whole scan. `parts` cuts the
+    plane to save memory. `on_window` gets the share that is done after each window and may raise to cancel.
     """
-    box = body_box(image, air)
+    everywhere = spec.spread is not None
+    box = body_box(image, -math.inf if everywhere else air)
     inner = image[box]
     blocks = stream_logits(
         network,
         inner[None],
-        Windows.over(inner.shape, window, overlap),
+        Windows.of(spec, inner.shape),
         cuts=columns(inner.shape, parts),
-        skip=lambda tile: bool(tile.max() <= air),
-        air=beyond,
+        skip=lambda tile: not everywhere and bool(tile.max() <= air),
+        air=spec.beyond,
         on_window=on_window,
     )
     for block in blocks:

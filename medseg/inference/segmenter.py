@@ -113,11 +113,9 @@ class NetworkSegmenter:
         blocks = predict_blocks(
             self.predict,
             prepared.image,
-            window=self.input.patch_size,
-            overlap=self.input.overlap_ratio,
-            parts=plan.parts,
+            self.input,
             air=prepared.air,
-            beyond=self.input.beyond,
+            parts=plan.parts,
             on_window=lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
         )
         for block in blocks:

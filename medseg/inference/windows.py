@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from medseg.imaging.volume import Array
+from medseg.models.card import InputSpec
 
 AIR = -1.0  # the normalised value of air; what lies beyond the scan is air
 MARGIN = 8  # voxels of air around the body that the network still sees
@@ -35,6 +36,22 @@ class Windows:
         i, j, k = (_starts(n, side, max(1, int(side * (1 - overlap)))) for n, side in zip(shape, size, strict=True))
         return cls((size[0], size[1], size[2]), (i, j, k))
 
+    @classmethod
+    def spread(cls, shape: Sequence[int], size: Sequence[int], overlap: float, towards: str) -> Windows:
+        """Windows at even distances, as nnU-Net lays them; its rounding counts along `towards`, such as LPS."""
+        i, j, k = (
+            _spread(n, side, side * (1 - overlap), backwards=letter in "LPI")
+            for n, side, letter in zip(shape, size, towards, strict=True)
+        )
+        return cls((size[0], size[1], size[2]), (i, j, k))
+
+    @classmethod
+    def of(cls, spec: InputSpec, shape: Sequence[int]) -> Windows:
+        """Windows over `shape` as a model's card wants them."""
+        if spec.spread is None:
+            return cls.over(shape, spec.patch_size, spec.overlap_ratio)
+        return cls.spread(shape, spec.patch_size, spec.overlap_ratio, spec.spread)
+
     def __len__(self) -> int:
         return math.prod(len(axis) for axis in self.starts)
 
@@ -50,6 +67,15 @@ def _starts(length: int, side: int, step: int) -> tuple[int, ...]:
         return (-((side - length) // 2),)
     count = math.ceil((length - side) / step) + 1
     return tuple(min(n * step, length - side) for n in range(count))
+
+
+def _spread(length: int, side: int, step: float, *, backwards: bool) -> tuple[int, ...]:
+    if length <= side:
+        starts = [-((side - length) // 2)]
+    else:
+        count = math.ceil((length - side) / step) + 1
+        starts = [round((length - side) * n / (count - 1)) for n in range(count)]
+    return tuple(sorted(length - side - start for start in starts)) if backwards else tuple(starts)
 
 
 def cut(image: Array, start: Start, size: Start, air: float = AIR) -> Array:

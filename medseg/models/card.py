@@ -31,6 +31,8 @@ class InputSpec(_Strict):
 
     `mirror_average`: each window is seen mirrored left to right as well, and the mean counts.
     `intensity`: how HU become its input; see `preprocess.prepare`.
+    `spread`: directions such as LPS along which nnU-Net counts its evenly spread windows, where its layout is wanted
+    over the whole scan; None lays them as MONAI does, where the body is.
     `beyond`: what lies beyond the scan where a window leaves it, in the network's input units; -1 is air in a window.
     """
 
@@ -41,6 +43,7 @@ class InputSpec(_Strict):
     mirror_average: bool = False
     intensity: Intensity = "window"
     beyond: float = -1.0
+    spread: str | None = Field(default=None, pattern="^[RL][AP][SI]$")
 
     @model_validator(mode="after")
     def _window_opens(self) -> Self:

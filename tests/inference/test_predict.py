@@ -17,6 +17,7 @@ from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.streaming import Predictor
 from medseg.inference.windows import AIR, Windows
+from medseg.models.card import InputSpec
 from medseg.preprocess.blocks import gather
 
 
@@ -33,9 +34,19 @@ class Pointwise(nn.Module):
 
 
 def predict_logits(
-    network: Predictor, image: Array, mirrored_channels: Sequence[int] | None = None, **settings: Any
+    network: Predictor,
+    image: Array,
+    mirrored_channels: Sequence[int] | None = None,
+    *,
+    window: tuple[int, int, int],
+    overlap: float,
+    spread: str | None = None,
+    **settings: Any,
 ) -> Array:
-    return gather(predict_blocks(checked(network, mirrored_channels), image, **settings), image.shape)
+    spec = InputSpec(
+        spacing_mm=(1, 1, 1), window_hu=(-300, 900), patch_size=window, overlap_ratio=overlap, spread=spread
+    )
+    return gather(predict_blocks(checked(network, mirrored_channels), image, spec, **settings), image.shape)
 
 
 def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -123,3 +134,27 @@ def test_the_mean_with_the_mirror_image_treats_both_sides_alike() -> None:
     np.testing.assert_allclose(there, here[swap][:, ::-1], rtol=1e-5, atol=1e-6)
     alone = predict_logits(Lopsided(), image, **settings)
     assert np.abs(alone - here).max() > 0.1
+
+
+def test_another_tools_layout_covers_air_as_well() -> None:
+    image = np.full((20, 20, 20), AIR, np.float32)
+    image[9:11, 9:11, 9:11] = 1.0
+    ours, theirs = Pointwise(), Pointwise()
+    predict_logits(ours, image, window=(8, 8, 8), overlap=0.5)
+    predict_logits(theirs, image, window=(8, 8, 8), overlap=0.5, spread="LPS")
+    assert len(ours.shapes) < len(theirs.shapes) == 4**3
+
+
+@pytest.mark.parametrize(
+    ("length", "towards", "starts"),
+    [
+        (20, "RAS", (0, 4, 8, 12)),
+        (21, "RAS", (0, 3, 6, 10, 13)),  # 3.25 apart: 6.5 and 9.75 are rounded, to even where in the middle
+        (21, "LPS", (0, 3, 7, 10, 13)),  # counted from the other end, 6.5 falls on the other side
+        (8, "LPS", (0,)),
+        (5, "RAS", (-1,)),
+        (5, "LPS", (-2,)),
+    ],
+)
+def test_windows_spread_as_nnunet_counts_them(length: int, towards: str, starts: tuple[int, ...]) -> None:
+    assert Windows.spread((length, 9, 9), (8, 8, 8), 0.5, towards).starts[0] == starts

@@ -64,6 +64,7 @@ class ForeignModel:
         scale: what becomes of HU.
         spacing_mm, patch_size: in RAS order.
         facts: provenance for the card.
+        spread: directions of nnU-Net's own window layout; None for ours.
         remarks: what a user has to know; they become limits of the card.
     """
 
@@ -80,6 +81,7 @@ class ForeignModel:
     count: int = 1
     around: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    spread: str | None = None
     remarks: tuple[str, ...] = ()
     description: str = ""
 

@@ -39,6 +39,7 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
         spacing_mm=first.spacing_mm,
         patch_size=first.patch_size,
         overlap_ratio=first.overlap_ratio,
+        spread=first.spread,
         facts={"parts": [dict(model.facts) for model in models]},
         remarks=tuple(dict.fromkeys(remark for model in models for remark in model.remarks)),
         description=f"{len(models)} {first.tool} models in one: {', '.join(model.path.name for model in models)}.",
@@ -48,7 +49,8 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
 
 def _same_grid(first: ForeignModel, other: ForeignModel) -> None:
     def grid(model: ForeignModel) -> tuple[object, ...]:
-        return model.tool, model.scale.intensity, model.spacing_mm, model.patch_size, model.overlap_ratio
+        windows = model.patch_size, model.overlap_ratio, model.spread
+        return model.tool, model.scale.intensity, model.spacing_mm, *windows
 
     if grid(first) != grid(other):
         reason = f"{grid(other)} differs from {first.path.name}, {grid(first)}."

@@ -85,6 +85,7 @@ def _assemble(
         patch_size=in_ras([int(side) for side in conf["patch_size"]], codes),
         overlap_ratio=_FAITHFUL_OVERLAP if faithful else _QUICK_OVERLAP,
         count=len(checkpoints),
+        spread="".join(sorted(codes, key="RLAPSI".index)) if faithful else None,
         around={"orientation": codes, "head": head, "channels": channels, "mirror_axes": mirror if faithful else []},
         facts=_facts(folder, name, contents[0], checkpoints, plans, codes, mirror),
         remarks=() if sure else (f"The files that it was trained on are taken to be in {read_as} order.",),

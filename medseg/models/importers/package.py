@@ -89,6 +89,7 @@ def _input(model: ForeignModel) -> InputSpec:
         overlap_ratio=model.overlap_ratio,
         intensity=model.scale.intensity,
         beyond=model.scale.beyond,
+        spread=model.spread,
     )
 
 

@@ -105,6 +105,7 @@ def test_faithful_windows_and_mirror_images(tmp_path: Path) -> None:
     quick, faithful = read_nnunet(source), read_nnunet(source, faithful=True)
     assert (quick.overlap_ratio, quick.around["mirror_axes"]) == (0.3, [])
     assert (faithful.overlap_ratio, faithful.around["mirror_axes"]) == (0.5, [0, 1, 2])
+    assert (quick.spread, faithful.spread) == (None, "LPS")
 
 
 @pytest.mark.parametrize(
