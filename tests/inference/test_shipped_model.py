@@ -48,8 +48,16 @@ def test_weights_are_those_of_the_card_and_small() -> None:
     package = load_model(NAME)
     weights = package.file(WEIGHTS)
     assert sha256_file(weights) == package.card.files[WEIGHTS]
-    assert weights.stat().st_size <= 20e6
-    assert {path.suffix for path in package.folder.iterdir()} <= {".json", ".safetensors", ".md"}
+    assert sum(path.stat().st_size for path in package.folder.iterdir()) <= 20e6
+    assert {path.suffix for path in package.folder.iterdir()} <= {".json", ".safetensors", ".md", ".onnx"}
+
+
+def test_int8_is_a_quarter_and_passed_its_gate() -> None:
+    card = load_model(NAME).card
+    (int8,) = [variant for variant in card.variants if variant.precision == "int8"]
+    assert int8.figures.size_ratio <= 0.26
+    loss = [int8.figures.dice_fp32[organ] - dice for organ, dice in int8.figures.dice.items()]
+    assert sum(loss) / len(loss) <= 0.003
 
 
 def test_the_card_says_what_a_user_has_to_know() -> None:
