@@ -29,6 +29,7 @@ from medseg.inference.inferer import StreamingInferer
 from medseg.inference.predict import predict_blocks
 from medseg.models.card import InputSpec
 from medseg.models.store import load_model
+from medseg.preprocess.blocks import label_grid
 from medseg.preprocess.prepare import prepare
 from medseg.runtime.provenance import machine, versions
 
@@ -55,11 +56,7 @@ def by_monai(image: Array, network: torch.nn.Module, inferer: SlidingWindowInfer
 
 def by_us(image: Array, predictor: Predictor, spec: InputSpec) -> Array:
     """Labels by our engine, on the model's grid."""
-    labels = np.zeros(image.shape, dtype=np.int64)
-    for block in predict_blocks(predictor, image, spec):
-        place = tuple(slice(a, a + n) for a, n in zip(block.start, block.logits.shape[1:], strict=True))
-        labels[place] = block.logits.argmax(axis=0)
-    return labels
+    return label_grid(predict_blocks(predictor, image, spec), image.shape)
 
 
 def main() -> None:

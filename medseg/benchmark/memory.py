@@ -21,7 +21,7 @@ from medseg.imaging.nifti import write_label_map
 from medseg.imaging.volume import Array, Geometry
 from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.inference.memory import Forecast, fit, measure_tile, resident_mb
-from medseg.inference.streaming import Predictor, columns, stream_logits
+from medseg.inference.streaming import Predict, columns, stream_logits
 from medseg.inference.windows import Windows
 from medseg.models.card import InputSpec
 from medseg.networks.optimized_unet import Optimized3DUNet
@@ -87,7 +87,7 @@ def benchmark_memory(
     return MemoryResult(classes, shape, plan, peak_mb, round(seconds, 1), equal, voxels)
 
 
-def _network(classes: int) -> Predictor:
+def _network(classes: int) -> Predict:
     torch.manual_seed(0)
     network = Optimized3DUNet(out_channels=classes, channels=[8, 16], norm="batch").eval()
     with torch.no_grad():  # else the class with the largest sum of weights wins everywhere
@@ -108,14 +108,14 @@ def _scan(shape: tuple[int, int, int]) -> Array:
 
 
 def _blocks(
-    predictor: Predictor, scan: Array, plan: Forecast, on_window: Callable[[float], None] = lambda _: None
+    predictor: Predict, scan: Array, plan: Forecast, on_window: Callable[[float], None] = lambda _: None
 ) -> Iterator[LogitBlock]:
     windows = Windows.of(SPEC, scan.shape)
     cuts = columns(scan.shape, plan.parts)
     return stream_logits(predictor, scan[None], windows, cuts=cuts, air=AIR_HU, on_window=on_window)
 
 
-def _compare(predictor: Predictor, scan: Array, labels: Array) -> tuple[float, int]:
+def _compare(predictor: Predict, scan: Array, labels: Array) -> tuple[float, int]:
     """MONAI on the first two windows of every axis, judged where no third one reaches."""
     starts = Windows.of(SPEC, scan.shape).starts
     seen = tuple(slice(0, axis[1] + side) for axis, side in zip(starts, SPEC.patch_size, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from medseg.errors import ConfigError
 from medseg.inference.streaming import columns, stream_logits
 from medseg.inference.windows import Windows
+from medseg.preprocess.blocks import label_grid
 
 
 class StreamingInferer(Inferer):
@@ -53,15 +53,12 @@ class StreamingInferer(Inferer):
 
     @torch.no_grad()
     def _labels(self, image: Tensor, network: Callable[[Tensor], Tensor]) -> Tensor:
-        labels = np.zeros(image.shape[1:], dtype=np.int64)
+        shape = tuple(image.shape[1:])
         blocks = stream_logits(
             lambda tile: network(tile.to(image.device)).cpu(),
             image.cpu().numpy(),
-            Windows.over(labels.shape, self.roi_size, self.overlap),
-            cuts=columns(labels.shape, self.parts),
+            Windows.over(shape, self.roi_size, self.overlap),
+            cuts=columns(shape, self.parts),
             air=self.cval,
         )
-        for block in blocks:
-            place = tuple(slice(a, a + n) for a, n in zip(block.start, block.logits.shape[1:], strict=True))
-            labels[place] = block.logits.argmax(axis=0)
-        return torch.from_numpy(labels)[None].to(image.device)
+        return torch.from_numpy(label_grid(blocks, shape))[None].to(image.device)

@@ -13,14 +13,15 @@ from itertools import pairwise
 
 import numpy as np
 import psutil
-import torch
 
 from medseg.errors import ResourceError
 from medseg.imaging.volume import Geometry
-from medseg.inference.streaming import BLOCK_VALUES, Predictor, columns, count_visits
+from medseg.inference.backends.measure import noise_tile
+from medseg.inference.streaming import BLOCK_VALUES, Predict, columns, count_visits
 from medseg.inference.windows import Windows
 from medseg.models.card import InputSpec
-from medseg.preprocess.resample import PIECE_VOXELS, grid_like
+from medseg.preprocess.prepare import model_grid
+from medseg.preprocess.resample import PIECE_VOXELS
 from medseg.preprocess.restore import SLAB_VALUES
 from medseg.runtime.provenance import peak_memory_mb, reset_peak_memory
 
@@ -28,7 +29,7 @@ MB = 2**20
 _FLOAT = 4
 _PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (8, 8)]
 _LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
-_RESTORE_VALUES_PER_SECOND = 6e7  # logits interpolated and decided; a rough figure, for the clock alone
+_RESTORE_VALUES_PER_SECOND = 2.4e8  # logits interpolated and decided; a rough figure, for the clock alone
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,18 @@ class Forecast:
         return asdict(self)
 
 
-def measure_tile(predictor: Predictor, window: tuple[int, int, int], channels: int = 1) -> TileCost:
+def measure_tile(predict: Predict, window: tuple[int, int, int]) -> TileCost:
     """Run one window of noise twice: the first shows the memory, the second the time.
 
     The process's own record of its peak starts anew.
     """
-    tile = torch.rand(1, channels, *window) * 4 - 1
+    tile = noise_tile(window)
     reset_peak_memory()
     before = resident_mb()
-    predictor(tile)
+    predict(tile)
     memory = max(0.0, peak_memory_mb() - before)
     began = time.perf_counter()
-    predictor(tile)
+    predict(tile)
     return TileCost(time.perf_counter() - began, memory)
 
 
@@ -93,16 +94,15 @@ def forecast(
         occupied_mb: what the process holds before it starts.
         parts: how the plane is cut.
     """
-    canonical = source.canonical()
-    grid = grid_like(canonical, spec.spacing_mm)
+    grid = model_grid(source, spec.spacing_mm, spec.intensity)
     windows = Windows.of(spec, grid.shape)
     voxels, cells = math.prod(source.shape), math.prod(grid.shape)
     # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each.
     finish = 7 * voxels + _FLOAT * cells
-    stages = (_prepare_bytes(canonical, grid), _stream_bytes(voxels, grid, spec, classes, parts) + tile.memory_mb * MB)
-    peak_mb = occupied_mb + max(*stages, finish) / MB + _LATER_MB
+    stream = _stream_bytes(voxels, grid, spec, classes, parts) + tile.memory_mb * MB
+    peak_mb = occupied_mb + max(_prepare_bytes(source.canonical(), grid), stream, finish) / MB + _LATER_MB
     visits = count_visits(windows, grid.shape, columns(grid.shape, parts))
-    seconds = visits * tile.seconds + voxels * classes / _RESTORE_VALUES_PER_SECOND / 4
+    seconds = visits * tile.seconds + voxels * classes / _RESTORE_VALUES_PER_SECOND
     return Forecast(round(peak_mb, 1), round(seconds, 2), parts)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medseg.errors import ModelError
 from medseg.imaging.volume import Array
-from medseg.inference.streaming import Predictor, columns, stream_logits
+from medseg.inference.streaming import Predict, columns, stream_logits
 from medseg.inference.windows import AIR, Windows, body_box
 from medseg.models.card import InputSpec
 from medseg.preprocess.blocks import LogitBlock
@@ -20,7 +20,7 @@ _LEFT_RIGHT = 2  # of [B, C, i, j, k] in RAS order
 
 
 def predict_blocks(
-    network: Predictor,
+    network: Predict,
     image: Array,
     spec: InputSpec,
     *,
@@ -50,7 +50,7 @@ def predict_blocks(
         yield _moved(block, tuple(side.start for side in box))
 
 
-def checked(network: Predictor, mirrored_channels: Sequence[int] | None = None) -> Predictor:
+def checked(network: Predict, mirrored_channels: Sequence[int] | None = None) -> Predict:
     """The network with its mirrored twin, refusing what is not finite.
 
     `mirrored_channels` names, for every channel, the one that it becomes when left and right are mirrored:

@@ -94,7 +94,7 @@ class NetworkSegmenter:
         progress: ProgressCallback = ignore,
         max_memory_mb: float | None = None,
     ) -> Raw:
-        """Label `volume`. Progress runs from 0.05 to 0.9 of the whole job."""
+        """Label `volume`. Progress runs from 0.1 to 0.9 of the whole job."""
         with clock.stage("forecast"):
             plan = self.forecast(volume, max_memory_mb)
         with clock.stage("prepare"):
@@ -153,9 +153,13 @@ class TissueSegmenter:
         progress: ProgressCallback = ignore,
         max_memory_mb: float | None = None,
     ) -> Raw:
-        """Label `volume` with body, lungs, bone and fat; the limit is not used."""
+        """Label `volume` with body, lungs, bone and fat; says so where a limit was asked for, which it cannot keep."""
         with clock.stage("segment"):
             label_map, findings = segment_tissue(volume, self.labels, progress)
+        if max_memory_mb is not None:
+            findings.append(
+                Finding("no_limit", "This model works without a network; the limit of memory was not kept.")
+            )
         return Raw(label_map, tuple(findings))
 
 

@@ -22,7 +22,7 @@ from medseg.imaging.volume import Array
 from medseg.inference.windows import AIR, Start, Windows, cut
 from medseg.preprocess.blocks import LogitBlock
 
-Predictor = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Tensor]
 Skip = Callable[[Array], bool]
 CERTAIN = 10.0  # logit of background where nothing but air is
 BLOCK_VALUES = 16_000_000  # floats of one block: more are handed over in several
@@ -52,7 +52,7 @@ def count_visits(windows: Windows, shape: Sequence[int], cuts: Sequence[Column])
 
 
 def stream_logits(
-    predictor: Predictor,
+    predictor: Predict,
     image: Array,
     windows: Windows,
     *,

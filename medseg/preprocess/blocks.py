@@ -30,6 +30,11 @@ class LogitBlock:
     start: tuple[int, int, int]
     cells: tuple[slice, slice, slice]
 
+    @property
+    def place(self) -> tuple[slice, ...]:
+        """Where its voxels lie in the grid."""
+        return tuple(slice(at, at + size) for at, size in zip(self.start, self.logits.shape[1:], strict=True))
+
 
 def whole(logits: Array) -> LogitBlock:
     """All logits of a scan as one block."""
@@ -37,11 +42,9 @@ def whole(logits: Array) -> LogitBlock:
     return LogitBlock(logits, (0, 0, 0), (i, j, k))
 
 
-def gather(blocks: Iterable[LogitBlock], shape: tuple[int, ...]) -> Array:
-    """The logits [C, *shape] of all blocks, where they are wanted whole."""
-    parts = list(blocks)
-    out = np.zeros((max(len(part.logits) for part in parts), *shape), dtype=np.float32)
-    for part in parts:
-        place = tuple(slice(a, a + n) for a, n in zip(part.start, part.logits.shape[1:], strict=True))
-        out[(slice(0, len(part.logits)), *place)] = part.logits
-    return out
+def label_grid(blocks: Iterable[LogitBlock], shape: tuple[int, ...]) -> Array:
+    """The label with the largest logit at every voxel of the model's grid; int64."""
+    labels = np.zeros(shape, dtype=np.int64)
+    for block in blocks:
+        labels[block.place] = block.logits.argmax(axis=0)
+    return labels

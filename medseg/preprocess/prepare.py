@@ -45,13 +45,28 @@ def prepare(
     and divides by their deviation, for networks of other tools that were trained so. 'nnunet-window' and
     'nnunet-z-score' do the same to images that are clipped first and resampled as nnU-Net does.
     """
-    like_nnunet = intensity in ("nnunet-window", "nnunet-z-score")
-    hu, grid = to_grid(volume, spacing_mm, window_hu if like_nnunet else None)
+    hu, grid = to_grid(volume, spacing_mm, window_hu if _like_nnunet(intensity) else None)
     if intensity in ("window", "nnunet-window"):
         return Prepared(normalise(hu, window_hu), grid, volume.geometry)
     mean, deviation = statistics(volume.hu, window_hu)
     low = max(AIR_HU, window_hu[0])
     return Prepared(standardise(hu, window_hu, mean, deviation), grid, volume.geometry, air=(low - mean) / deviation)
+
+
+def model_grid(geometry: Geometry, spacing_mm: tuple[float, float, float], intensity: Intensity = "window") -> Geometry:
+    """The grid on which `prepare` puts a scan that lies on `geometry`."""
+    source = geometry.canonical()
+    if _is_oblique(source):
+        return upright_grid(source, spacing_mm)
+    return spanning_grid(source, spacing_mm) if _like_nnunet(intensity) else grid_like(source, spacing_mm)
+
+
+def _like_nnunet(intensity: Intensity) -> bool:
+    return intensity in ("nnunet-window", "nnunet-z-score")
+
+
+def _is_oblique(source: Geometry) -> bool:
+    return obliqueness_deg(source) > MAX_OBLIQUE_DEG
 
 
 def to_grid(
@@ -66,7 +81,7 @@ def to_grid(
     else:
         grid = spanning_grid(source, spacing_mm)
         hu = resample_by_splines(hu, source, grid, spacing_mm, limits=splines_within)
-    if obliqueness_deg(source) > MAX_OBLIQUE_DEG:
+    if _is_oblique(source):
         upright = upright_grid(source, spacing_mm)
         hu, grid = _turn(hu, grid, upright), upright
     return hu, grid

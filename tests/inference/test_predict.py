@@ -15,10 +15,10 @@ from medseg.errors import Cancelled, ModelError
 from medseg.imaging.volume import Array
 from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.inference.predict import checked, predict_blocks
-from medseg.inference.streaming import Predictor
+from medseg.inference.streaming import Predict
 from medseg.inference.windows import AIR, Windows
 from medseg.models.card import InputSpec
-from medseg.preprocess.blocks import gather
+from tests.inference.whole import gather
 
 
 class Pointwise(nn.Module):
@@ -34,7 +34,7 @@ class Pointwise(nn.Module):
 
 
 def predict_logits(
-    network: Predictor,
+    network: Predict,
     image: Array,
     mirrored_channels: Sequence[int] | None = None,
     *,

@@ -139,3 +139,13 @@ def test_rules_need_no_weights() -> None:
     package, segmenter = warm_segmenter("tissue-hu")
     assert isinstance(segmenter, TissueSegmenter)
     assert package.card.kind == "rules"
+
+
+def test_a_model_without_a_network_says_that_it_keeps_no_limit() -> None:
+    segmenter = build_segmenter(load_model("tissue-hu"))
+    volume = planted_volume((12, 12, 12), (4.0, 4.0, 4.0))
+    codes = [
+        [finding.code for finding in segmenter(volume, StageClock(), max_memory_mb=mb).findings] for mb in (None, 900)
+    ]
+    assert "no_limit" not in codes[0]
+    assert "no_limit" in codes[1]

@@ -16,7 +16,8 @@ from medseg.imaging.volume import Array
 from medseg.inference.inferer import StreamingInferer
 from medseg.inference.streaming import columns, count_visits, stream_logits
 from medseg.inference.windows import Windows
-from medseg.preprocess.blocks import LogitBlock, gather
+from medseg.preprocess.blocks import LogitBlock
+from tests.inference.whole import gather
 
 SHAPES = [(20, 17, 41), (4, 5, 3), (8, 8, 8), (1, 12, 30), (9, 9, 9), (33, 8, 7)]
 

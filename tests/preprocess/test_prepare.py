@@ -7,8 +7,17 @@ import pytest
 import torch
 
 from medseg.imaging.volume import Geometry, Volume
-from medseg.preprocess.intensity import normalise, standardise, statistics
-from medseg.preprocess.prepare import AIR_HU, MAX_OBLIQUE_DEG, METAL_HU, obliqueness_deg, prepare, to_grid, upright_grid
+from medseg.preprocess.intensity import Intensity, normalise, standardise, statistics
+from medseg.preprocess.prepare import (
+    AIR_HU,
+    MAX_OBLIQUE_DEG,
+    METAL_HU,
+    model_grid,
+    obliqueness_deg,
+    prepare,
+    to_grid,
+    upright_grid,
+)
 from tests.inference.planted import rotated_volume
 from tests.phantoms import ORIENTATIONS, orient, phantom_volume
 
@@ -101,3 +110,13 @@ def test_a_z_score_after_a_window_and_of_a_flat_scan() -> None:
 
 def test_air_in_a_window_is_minus_one() -> None:
     assert prepare(phantom_volume((8, 8, 8)), (4.0, 4.0, 4.0), WINDOW_HU).air == -1.0
+
+
+@pytest.mark.parametrize("intensity", ["window", "z-score", "nnunet-window", "nnunet-z-score"])
+@pytest.mark.parametrize("angle_deg", [0.0, 5.0, 40.0])
+def test_the_grid_is_known_before_the_scan_is_prepared(angle_deg: float, intensity: Intensity) -> None:
+    volume = rotated_volume(angle_deg, sphere_hu=400.0, box_hu=-250.0, size=23)
+    prepared = prepare(volume, (4.1, 3.7, 5.3), (-300.0, 900.0), intensity)
+    expected = model_grid(volume.geometry, (4.1, 3.7, 5.3), intensity)
+    assert prepared.image.shape == expected.shape
+    np.testing.assert_allclose(prepared.grid.affine, expected.affine)
