@@ -26,19 +26,23 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 class DoubleConv(nn.Module):
-    """Two 3x3x3 convolutions, each with norm and LeakyReLU; optionally with a shortcut."""
+    """Two 3x3x3 convolutions (or `convs=1`), each with norm and LeakyReLU; optionally with a shortcut."""
 
-    def __init__(self, in_channels: int, out_channels: int, norm: str = "batch", residual: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, norm: str = "batch", residual: bool = False, convs: int = 2
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
         self.norm1 = _norm(norm, out_channels)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = _norm(norm, out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False) if convs == 2 else None
+        self.norm2 = _norm(norm, out_channels) if convs == 2 else None
         self.act = nn.LeakyReLU(0.01, inplace=True)
         self.shortcut = nn.Conv3d(in_channels, out_channels, 1, bias=False) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.norm2(self.conv2(self.act(self.norm1(self.conv1(x)))))
+        out = self.norm1(self.conv1(x))
+        if self.conv2 is not None and self.norm2 is not None:
+            out = self.norm2(self.conv2(self.act(out)))
         if self.shortcut is not None:
             out = out + self.shortcut(x)
         return self.act(out)
@@ -62,17 +66,20 @@ class AttentionGate(nn.Module):
 class Up(nn.Module):
     """Twofold upsampling by transposed convolution, skip, DoubleConv."""
 
-    def __init__(self, in_channels: int, skip_channels: int, norm: str, residual: bool, attention: bool) -> None:
+    def __init__(
+        self, in_channels: int, skip_channels: int, norm: str, residual: bool, attention: bool, convs: int, add: bool
+    ) -> None:
         super().__init__()
         self.up = nn.ConvTranspose3d(in_channels, skip_channels, 2, stride=2)
         self.gate = AttentionGate(skip_channels) if attention else None
-        self.conv = DoubleConv(2 * skip_channels, skip_channels, norm, residual)
+        self.add = add
+        self.conv = DoubleConv(skip_channels if add else 2 * skip_channels, skip_channels, norm, residual, convs)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = self.up(x)
         if self.gate is not None:
             skip = self.gate(skip, x)
-        return self.conv(torch.cat([x, skip], dim=1))
+        return self.conv(x + skip if self.add else torch.cat([x, skip], dim=1))
 
 
 def _check_options(sizes: Sequence[int], norm: str, deep_supervision: int) -> None:
@@ -121,17 +128,23 @@ class Optimized3DUNet(nn.Module):
         residual: bool = False,
         attention: bool = False,
         deep_supervision: int = 0,
+        stem_convs: int = 2,
+        decoder_convs: int = 2,
+        added_skips: int = 0,
     ) -> None:
         super().__init__()
         doubled = [min(width * 2**level, max_width) for level in range(depth)]
         sizes = doubled if channels is None else list(channels)
         _check_options(sizes, norm, deep_supervision)
         self.stride = 2 ** (len(sizes) - 1)
-        self.stem = DoubleConv(in_channels, sizes[0], norm, residual)
+        self.stem = DoubleConv(in_channels, sizes[0], norm, residual, stem_convs)
         self.pool = nn.MaxPool3d(2)
         self.down = nn.ModuleList(DoubleConv(a, b, norm, residual) for a, b in pairwise(sizes))
         pairs = list(zip(sizes[::-1], sizes[-2::-1], strict=False))
-        self.up = nn.ModuleList(Up(a, b, norm, residual, attention) for a, b in pairs)
+        self.up = nn.ModuleList(
+            Up(a, b, norm, residual, attention, decoder_convs, n >= len(pairs) - added_skips)
+            for n, (a, b) in enumerate(pairs)
+        )
         self.head = nn.Conv3d(sizes[0], out_channels, 1)
         self.deep_heads = nn.ModuleList(nn.Conv3d(sizes[n + 1], out_channels, 1) for n in range(deep_supervision))
 

@@ -1,35 +1,38 @@
-"""Dice + cross-entropy for partial labels.
+"""Dice + cross-entropy for partial labels, counted over all ranks.
 
-An organ that was not contoured in a case is *unknown* there: its voxels may carry the
-label "background". The probabilities of background and of all unknown organs are merged
-before the loss, so that the network may find the organ without being punished (marginal
-loss, Shi et al., Medical Image Analysis 2021).
+An organ that was not contoured in a case is *unknown* there: its voxels may carry the label "background". The
+probabilities of background and of all unknown organs are merged before the loss, so that the network may find the
+organ without being punished (marginal loss, Shi et al., Medical Image Analysis 2021).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from medseg.training.distributed import all_sum
+
 
 def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
-    """Log-probabilities with the unknown classes folded into the background.
+    """Log-probabilities of one patch's known classes, the unknown ones folded into the background.
 
     Args:
-        logits: [B, C, D, H, W].
-        known: [B, C] bool; column 0 (background) is always known.
+        logits: [C, D, H, W].
+        known: [C] bool; background is always known.
 
     Returns:
-        [B, C, D, H, W]; unknown classes are at minus infinity (finite: -1e4).
+        [K, D, H, W] for the K known classes, in their order.
     """
-    log_p = F.log_softmax(logits.float(), dim=1)
+    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if bool(known.all()):
+        return F.log_softmax(wide, dim=0)
     hidden = ~known
-    hidden[:, 0] = True  # background itself belongs to the merged class
-    mask = hidden[:, :, None, None, None]
-    background = torch.logsumexp(log_p.masked_fill(~mask, -1e4), dim=1, keepdim=True)
-    rest = log_p[:, 1:].masked_fill(mask[:, 1:], -1e4)
-    return torch.cat([background, rest], dim=1)
+    hidden[0] = True  # background itself belongs to the merged class
+    background = torch.logsumexp(wide[hidden], dim=0, keepdim=True)
+    return F.log_softmax(torch.cat([background, wide[~hidden]]), dim=0)
 
 
 def partial_dice_ce(
@@ -37,8 +40,9 @@ def partial_dice_ce(
 ) -> Tensor:
     """Sum of marginal cross-entropy and batch soft Dice over the organs in the batch.
 
-    An organ that no patch of the batch shows has no Dice: its share would be decided by
-    `smooth` and push the organ out of the network for good. Cross-entropy sees its false alarms.
+    The batch is that of all ranks: sums and counts are taken over them before anything is divided. An organ that no
+    patch shows has no Dice: its share would be decided by `smooth` and push the organ out of the network for good.
+    Cross-entropy sees its false alarms.
 
     Args:
         logits: [B, C, D, H, W].
@@ -48,32 +52,45 @@ def partial_dice_ce(
             low contrast gets no hold otherwise: its Dice has no gradient while its probability is nil.
         smooth: keeps Dice finite.
     """
-    log_p = merge_unknown(logits, known)
-    seen = known.gather(1, target.flatten(1)).view_as(target)
-    target = torch.where(seen, target, torch.zeros_like(target))
-    each = F.nll_loss(log_p, target, reduction="none")
-    cross_entropy = (each if voxel_weights is None else each * voxel_weights[target]).mean()
-
-    p = log_p.exp()
-    onehot = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(p.dtype)
-    keep = known[:, :, None, None, None].to(p.dtype)
-    axes = (0, 2, 3, 4)
-    overlap = (p * onehot * keep).sum(axes)[1:]
-    total = ((p + onehot) * keep).sum(axes)[1:]
+    classes = logits.shape[1]
+    weights = torch.ones(classes, device=logits.device) if voxel_weights is None else voxel_weights
+    rows = [_counts(*patch, weights) for patch in zip(logits, target, known, strict=True)]
+    counts = all_sum(torch.stack(rows).sum(0))
+    cost, voxels = counts[0], counts[1]
+    overlap, total, shown = counts[2:].view(3, classes)[:, 1:]
     dice = (2 * overlap + smooth) / (total + smooth)
-    shown = (onehot.sum(axes)[1:] > 0).to(p.dtype)
-    dice_loss = ((1 - dice) * shown).sum() / shown.sum().clamp(min=1)
-    return cross_entropy + dice_loss
+    there = (shown > 0).to(dice.dtype)
+    return cost / voxels + ((1 - dice) * there).sum() / there.sum().clamp(min=1)
+
+
+def _counts(logits: Tensor, target: Tensor, known: Tensor, weights: Tensor) -> Tensor:
+    """[2 + 3 C]: cross-entropy and number of voxels; per class overlap, probability + volume, volume."""
+    log_p = merge_unknown(logits, known)
+    kept = known.clone()
+    kept[0] = True
+    classes = kept.nonzero()[:, 0]
+    place = torch.zeros_like(target[0, 0, 0]).repeat(len(known))  # of a class among the known ones; unknown: background
+    place[classes] = torch.arange(len(classes), device=target.device)
+    target = place[target]
+    each = F.nll_loss(log_p[None], target[None], reduction="none").flatten()
+    flat = target.flatten()
+    volume = torch.bincount(flat, minlength=len(classes)).to(each.dtype)
+    overlap = torch.zeros_like(volume).index_add(0, flat, (-each).exp())
+    total = log_p.exp().sum((1, 2, 3)) + volume
+    cost = (each * weights.to(each.dtype)[classes][flat]).sum()
+    table = torch.zeros(3, len(known), dtype=each.dtype, device=each.device)
+    table = table.index_copy(1, classes, torch.stack([overlap, total, volume]))
+    return torch.cat([torch.stack([cost, cost.new_tensor(float(flat.numel()))]), table.flatten()])
 
 
 def deep_supervision_loss(
-    outputs: Tensor | list[Tensor], target: Tensor, known: Tensor, voxel_weights: Tensor | None = None
+    outputs: Tensor | Sequence[Tensor], target: Tensor, known: Tensor, voxel_weights: Tensor | None = None
 ) -> Tensor:
     """`partial_dice_ce` over all heads, weights 1, 1/2, 1/4 ... normalised to one."""
-    heads = outputs if isinstance(outputs, list) else [outputs]
+    heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     weights = [0.5**n for n in range(len(heads))]
-    total = torch.zeros(())
+    total = torch.zeros((), device=target.device)
     for weight, head in zip(weights, heads, strict=True):
-        scaled = F.interpolate(target[:, None].float(), size=head.shape[2:], mode="nearest-exact")[:, 0].long()
-        total = total + weight / sum(weights) * partial_dice_ce(head, scaled, known, voxel_weights)
+        fitted = F.interpolate(target[:, None].float(), size=head.shape[2:], mode="nearest-exact")[:, 0].long()
+        total = total + weight / sum(weights) * partial_dice_ce(head, fitted, known, voxel_weights)
     return total
