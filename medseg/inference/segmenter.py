@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from medseg.errors import ModelIntegrityError
 from medseg.imaging.volume import Finding, Volume
 from medseg.inference.backends.build import build_predictor, machine_facts
 from medseg.inference.backends.predictor import Predictor
-from medseg.inference.memory import Forecast, TileCost, fit, measure_tile, resident_mb
+from medseg.inference.memory import Forecast, TileCost, fit, measure_tiles, resident_mb
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.tissue import segment_tissue
 from medseg.labels import LabelTable
@@ -26,6 +26,10 @@ from medseg.results.cleanup import remove_islands
 from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.runtime.provenance import StageClock
+
+Costs = Callable[[], tuple[TileCost, ...]]
+# One window keeps all cores of a CPU busy: more at a time only take memory.
+CPU_BATCHES, GPU_BATCHES = (1,), (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,13 @@ class NetworkSegmenter:
     Args:
         predictor: [1, 1, *patch] float32 -> [1, C, *patch] logits.
         card: supplies spacing, HU window, patch, overlap, labels and anatomy.
-        cost: what one window costs, asked when a forecast is wanted; None measures it.
+        costs: what windows cost, asked when a forecast is wanted; None measures it.
 
     Raises:
         ModelIntegrityError: the card has no input, or its labels are not the network's channels 1, 2, 3 ...
     """
 
-    def __init__(self, predictor: Predictor, card: ModelCard, cost: Callable[[], TileCost] | None = None) -> None:
+    def __init__(self, predictor: Predictor, card: ModelCard, costs: Costs | None = None) -> None:
         if card.input is None:
             raise ModelIntegrityError(f"Model {card.id} does not say what input its network wants.")
         self.predictor, self.input = predictor, card.input
@@ -74,7 +78,7 @@ class NetworkSegmenter:
         self.id = card.id
         mirrored = _mirrored_channels(self.labels) if card.input.mirror_average else None
         self.predict = checked(predictor, mirrored)
-        self.cost = cost or (lambda: measure_tile(self.predict, card.input.patch_size))  # type: ignore[union-attr]
+        self.costs: Costs = costs or self._measure
         self.anatomy: Anatomy | None = card.anatomy
 
     def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> Forecast:
@@ -83,9 +87,13 @@ class NetworkSegmenter:
         Raises:
             ResourceError: no plan keeps it.
         """
-        cost = self.cost()
+        costs = self.costs()
         classes = len(self.labels) + 1
-        return fit(volume.geometry, self.input, classes, cost, resident_mb(), max_memory_mb, volume.name)
+        return fit(volume.geometry, self.input, classes, costs, resident_mb(), max_memory_mb, volume.name)
+
+    def _measure(self) -> tuple[TileCost, ...]:
+        batches = GPU_BATCHES if self.predictor.device == "cuda" else CPU_BATCHES
+        return measure_tiles(self.predict, self.input.patch_size, batches)
 
     def __call__(
         self,
@@ -116,6 +124,7 @@ class NetworkSegmenter:
             self.input,
             air=prepared.air,
             parts=plan.parts,
+            batch=plan.batch,
             on_window=lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
         )
         for block in blocks:
@@ -176,20 +185,27 @@ def build_segmenter(package: ModelPackage, options: Options | None = None) -> Se
     options = options or Options()
     predictor = build_predictor(package, options.backend, options.precision)
     segmenter = NetworkSegmenter(predictor, card)
-    segmenter.cost = partial(_remembered_cost, package, segmenter.cost, f"{predictor.backend} {predictor.precision}")
+    segmenter.costs = partial(_remembered, package, segmenter.costs, f"{predictor.backend} {predictor.precision}")
     return segmenter
 
 
-def _remembered_cost(package: ModelPackage, measure: Callable[[], TileCost], way: str) -> TileCost:
-    """What a window costs on this machine, measured when it is asked for the first time."""
+def _remembered(package: ModelPackage, measure: Costs, way: str) -> tuple[TileCost, ...]:
+    """What windows cost on this machine, measured when it is asked for the first time."""
     facts = machine_facts() | {"model": package.sha256, "way": way}
-    note = recall("tiles", facts)
+    costs = _noted_costs(recall("windows", facts))
+    if not costs:
+        costs = measure()
+        remember("windows", facts, {"costs": [asdict(cost) for cost in costs]})
+    return costs
+
+
+def _noted_costs(note: dict[str, Any] | None) -> tuple[TileCost, ...]:
+    """What a note says; nothing where there is none, or it is damaged."""
     try:
-        return TileCost(float(note["seconds"]), float(note["memory_mb"]))  # type: ignore[index]
+        rows = [] if note is None else note["costs"]
+        return tuple(TileCost(float(row["seconds"]), float(row["memory_mb"]), int(row["batch"])) for row in rows)
     except (TypeError, KeyError, ValueError):
-        cost = measure()
-        remember("tiles", facts, asdict(cost))
-        return cost
+        return ()
 
 
 @lru_cache(maxsize=4)
