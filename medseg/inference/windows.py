@@ -115,3 +115,16 @@ def body_box(image: Array, air: float = AIR) -> Box:
         where = np.flatnonzero(dense.any(axis=tuple(a for a in range(image.ndim) if a != axis)))
         sides.append(slice(max(0, int(where[0]) - MARGIN), min(size, int(where[-1]) + 1 + MARGIN)))
     return tuple(sides)  # type: ignore[return-value]
+
+
+def common(body: Box, within: Box | None) -> Box:
+    """The part of the body that lies within a box; all of it where none does."""
+    if within is None:
+        return body
+    i, j, k = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(body, within, strict=True))
+    return (i, j, k) if all(side.start < side.stop for side in (i, j, k)) else body
+
+
+def shape_of(box: Box) -> tuple[int, ...]:
+    """Voxels along each side."""
+    return tuple(side.stop - side.start for side in box)
