@@ -144,10 +144,11 @@ def export(
         model: Name of an installed model (see `medseg models`) or folder of a package.
         out: New folder for the package; NAME-VERSION-export here if not given.
         int8: Also quantise to 8 bits (a minute for a few scans, more for large models).
-        share: With --int8, tie the kernels of deep layers in groups of four by likeness: about a tenth of the size
-            of fp32 in place of a quarter, as fast, and up to 1.2 points of Dice lost.
+        share: With --int8, tie the kernels of deep layers in groups of four by likeness, and let the network learn
+            for two minutes from the one before: about a tenth of the size of fp32 in place of a quarter, as fast,
+            and up to 1.2 points of Dice lost.
         calibrate: Folder of CT scans as the model will see them, ten or more; every second one calibrates,
-            the others judge.
+            the others judge, at most twelve each.
         references: Folder of label maps (ID_label.nii.gz for ID_ct.nii.gz) of these scans: then the loss of Dice
             against them counts too.
     """
