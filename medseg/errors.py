@@ -111,15 +111,17 @@ class DuplicateSlicesError(GeometryError):
 
 
 class GantryTiltError(GeometryError):
-    default_advice = "Have the series reformatted without tilt."
+    default_advice = "Have the series reformatted without tilt on the scanner."
 
 
 class NotCTError(InputError):
-    default_advice = "Only CT is supported."
+    default_advice = "Only CT is supported; --accept REASON goes on all the same and puts the reason on record."
 
 
 class NotHUError(InputError):
-    default_advice = "Give the scan in Hounsfield units (air near -1000, water 0)."
+    default_advice = (
+        "Give the scan in Hounsfield units (air near -1000, water 0), or go on with --accept REASON, which is recorded."
+    )
 
 
 class NonFiniteError(InputError):
