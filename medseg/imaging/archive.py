@@ -21,6 +21,7 @@ from medseg.errors import (
     TruncatedFileError,
     UnsafeArchiveError,
 )
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.naming import printable, scan_name
 from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
 from medseg.imaging.stream import CHUNK
@@ -54,7 +55,7 @@ class Member:
     kind: str
 
 
-def read_zip(path: Path, *, series: str | None = None) -> Volume:
+def read_zip(path: Path, *, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
     """Read the CT in a zip of one DICOM folder, or of one NIfTI, NRRD or MHA file.
 
     Raises:
@@ -63,29 +64,30 @@ def read_zip(path: Path, *, series: str | None = None) -> Volume:
     """
     with unpacked(path) as members:
         if slices := [m for m in members if m.kind == "dicom"]:
-            return _read_slices(path, slices, series)
+            return _read_slices(path, slices, series, accept)
         if not members:
             raise NoScanError(path, "holds no scan.")
         if len(members) > 1:
             names = ", ".join(m.label for m in members[:4])
             raise NoScanError(path, f"holds {len(members)} volumes ({names}).", advice="Give one of them at a time.")
-        return _read_member(path, members[0])
+        return _read_member(path, members[0], accept)
 
 
-def _read_slices(path: Path, slices: list[Member], series: str | None) -> Volume:
+def _read_slices(path: Path, slices: list[Member], series: str | None, accept: Acceptance) -> Volume:
     from medseg.imaging.dicom import read_dicom_files
     from medseg.imaging.dicom_headers import DicomFile
 
-    return read_dicom_files(path, [DicomFile(m.path, m.label) for m in slices], series=series)
+    return read_dicom_files(path, [DicomFile(m.path, m.label) for m in slices], series=series, accept=accept)
 
 
-def _read_member(path: Path, member: Member) -> Volume:
+def _read_member(path: Path, member: Member, accept: Acceptance) -> Volume:
     from medseg.imaging.metaimage import read_metaimage
     from medseg.imaging.nifti import read_nifti
     from medseg.imaging.nrrd import read_nrrd
 
     try:
-        volume = {"nifti": read_nifti, "nrrd": read_nrrd, "mha": read_metaimage}[member.kind](member.path)
+        read = {"nifti": read_nifti, "nrrd": read_nrrd, "mha": read_metaimage}[member.kind]
+        volume = read(member.path, accept=accept)
     except InputError as error:
         raise type(error)(path, f"{member.label} {error.reason}", advice=error.advice) from error
     return replace(volume, name=scan_name(path))

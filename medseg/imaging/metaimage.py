@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.errors import GeometryError
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.grid import check_shape
 from medseg.imaging.headed import TextHeader, floats, header_line, integers, read_headed, refuse
 from medseg.imaging.volume import Array, Volume
@@ -29,9 +30,9 @@ _MHA_TYPES = {
 }
 
 
-def read_metaimage(path: Path) -> Volume:
+def read_metaimage(path: Path, *, accept: Acceptance = NOTHING) -> Volume:
     """Read a CT from a MetaImage file; errors as `read_volume`."""
-    return read_headed(path, parse_metaimage)
+    return read_headed(path, parse_metaimage, accept)
 
 
 def parse_metaimage(path: Path, content: bytes) -> TextHeader:
