@@ -29,6 +29,7 @@ def segment(
     backend: Backend | None = None,
     precision: Precision = "auto",
     max_memory: str | None = None,
+    accept: str | None = None,
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
 
@@ -49,11 +50,13 @@ def segment(
             per machine and model, and takes the fastest.
         precision: Of the network's arithmetic; `auto` takes what is fastest here.
         max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name.
+        accept: A reason to go on with scans that are no CT or hold no Hounsfield units. It stands in the findings and
+            the run report. Damaged files and contradicting geometry stay refused.
     """
     from medseg.jobs.console import run_and_report
     from medseg.runtime.options import Options
 
-    options = Options.asked(backend, precision, max_memory)
+    options = Options.asked(backend, precision, max_memory, accept)
     return run_and_report(paths, out, model=model, series=series, force=force, workers=workers, options=options)
 
 

@@ -28,6 +28,7 @@ The tree is part of the API; catch the branch that you can handle::
     ├── OutputError                 a result that could not be written and verified
     ├── ResourceError               more memory or disk wanted than there is
     ├── WorkerError                 the computing process ended by itself
+    │   └── StalledError            it made no progress any more
     └── Cancelled                   the user asked to stop
 """
 
@@ -186,6 +187,10 @@ class ResourceError(MedsegError):
 class WorkerError(MedsegError):
     exit_code = 70
     default_advice = "This is a fault of the program or its libraries: please report it."
+
+
+class StalledError(WorkerError):
+    pass
 
 
 class Cancelled(MedsegError):  # noqa: N818 - the field's word for it is the user's word

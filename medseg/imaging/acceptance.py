@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medseg.errors import ConfigError, NotCTError, NotHUError
+from medseg.errors import NotCTError, NotHUError
 from medseg.imaging.naming import printable
 from medseg.imaging.volume import Finding
 
@@ -24,17 +24,8 @@ class Acceptance:
 
     @classmethod
     def of(cls, reason: str | None) -> Acceptance:
-        """From a command line.
-
-        Raises:
-            ConfigError: a reason that says nothing.
-        """
-        if reason is None:
-            return NOTHING
-        told = printable(" ".join(reason.split()), MAX_REASON)
-        if not told:
-            raise ConfigError("--accept needs a reason.", advice='Write it as --accept "phantom, HU checked by hand".')
-        return cls(told)
+        """From what a user wrote; nothing is no reason."""
+        return NOTHING if reason is None else cls(printable(" ".join(reason.split()), MAX_REASON))
 
     def __bool__(self) -> bool:
         return bool(self.reason)

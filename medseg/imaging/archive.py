@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -22,7 +24,7 @@ from medseg.errors import (
     UnsafeArchiveError,
 )
 from medseg.imaging.acceptance import NOTHING, Acceptance
-from medseg.imaging.naming import printable, scan_name
+from medseg.imaging.naming import printable, scan_name, stray_sibling
 from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
 from medseg.imaging.stream import CHUNK
 from medseg.imaging.volume import Volume
@@ -104,6 +106,13 @@ def unpacked(path: Path) -> Iterator[list[Member]]:
             raise _bad_zip(path, error) from error
         except NotImplementedError as error:
             raise UnsafeArchiveError(path, "needs features of zip that are not supported.") from error
+        except (ValueError, OverflowError, struct.error) as error:
+            raise CorruptFileError(path, "the zip is damaged.") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # zipfile seeks wherever a damaged directory sends it.
+            raise CorruptFileError(path, "the zip is damaged: its directory points outside.") from error
         yield members
 
 
@@ -119,14 +128,19 @@ def _unpack(path: Path, archive: zipfile.ZipFile, folder: Path) -> Iterator[Memb
     needed = sum(e.file_size for e in entries)
     if needed > shutil.disk_usage(folder).free:
         raise ResourceError(f"{path.name}: unpacking needs {needed >> 20} MB of temporary space, more than is free.")
-    total = 0
+    total, others, slices = 0, [], []
     for number, entry in enumerate(entries):
         if entry.is_dir() or _is_dropping(entry.filename):
             continue
         member, size = _unpack_one(path, archive, entry, folder / f"{number:06d}", MAX_TOTAL_BYTES - total)
         total += size
         if member is not None:
+            slices += [member.label] if member.kind == "dicom" else []
             yield member
+        else:
+            others.append(printable(entry.filename))
+    if stray := stray_sibling(others, slices):
+        raise CorruptFileError(path, f"{stray} is not DICOM inside.")
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:

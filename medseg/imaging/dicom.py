@@ -18,6 +18,7 @@ import numpy as np
 from medseg.errors import (
     CorruptFileError,
     DuplicateSlicesError,
+    InputError,
     NoScanError,
     NotCTError,
     NotVolumeError,
@@ -32,7 +33,7 @@ from medseg.imaging.dicom_pixels import UNCOMPRESSED, PixelFile
 from medseg.imaging.dicom_regrid import straighten, straightened_shape
 from medseg.imaging.dicom_series import Candidate, check_uniform, choose, series_findings
 from medseg.imaging.grid import check_affine, check_size, coarse_findings
-from medseg.imaging.naming import printable, scan_name
+from medseg.imaging.naming import printable, scan_name, stray_sibling
 from medseg.imaging.sniff import sniff
 from medseg.imaging.volume import NOT_PROVABLE, Array, Finding, Geometry, Volume
 
@@ -78,17 +79,27 @@ def read_dicom_files(
 
 def _files(folder: Path, *, nested: bool = True) -> Iterator[DicomFile]:
     """DICOM files below `folder`, in the order of their names."""
+    slices: list[str] = []
+    others: list[str] = []
     for number, path in enumerate(_walk(folder, nested)):
         if number >= MAX_FILES:
             raise TooLargeError(folder, f"holds more than {MAX_FILES:,} files.", advice="Give the folder of one study.")
         label = printable(str(path.relative_to(folder)))
-        claims = path.suffix.lower() == ".dcm"
-        if claims and path.stat().st_size == 0:
-            raise TruncatedFileError(folder, f"{label} is empty.")
         if sniff(path) == "dicom":
+            slices.append(label)
             yield DicomFile(path, label)
-        elif claims:
-            raise CorruptFileError(folder, f"{label} is not DICOM inside.")
+        elif path.suffix.lower() == ".dcm":
+            raise _no_slice(folder, label, path)
+        else:
+            others.append(label)
+    if stray := stray_sibling(others, slices):
+        raise _no_slice(folder, stray, folder / stray)
+
+
+def _no_slice(folder: Path, label: str, path: Path) -> InputError:
+    if path.exists() and path.stat().st_size == 0:
+        return TruncatedFileError(folder, f"{label} is empty.")
+    return CorruptFileError(folder, f"{label} is not DICOM inside.")
 
 
 def _walk(folder: Path, nested: bool) -> Iterator[Path]:

@@ -52,6 +52,7 @@ _LOSSY = {
     "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
 }
 _RLE = "1.2.840.10008.1.2.5"
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _NOT_HU = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
 """Rescale types of the standard that are certainly something else (density, effective number ...)."""
 
@@ -214,6 +215,10 @@ def _decode(source: Path, file: DicomFile, dataset: Dataset, syntax: str, header
         name = (_LOSSLESS | _LOSSY)[syntax]
         advice = "Install medseg with its decoders (pylibjpeg-openjpeg, pyjpegls, python-gdcm)."
         raise UnknownFormatError(source, f"{file.label} is compressed as {name}; no decoder is here.", advice=advice)
+    if syntax == _JPEG_EXTENDED and dataset.BitsStored > 8:
+        how = f"JPEG extended with {dataset.BitsStored} bits"
+        reason = f"{file.label} is compressed as {how}, for which there is no decoder."
+        raise UnknownFormatError(source, reason, advice="Export it uncompressed or with a lossless compression.")
     try:
         stored = np.asarray(dataset.pixel_array)
     except Exception as error:  # decoders raise what they like

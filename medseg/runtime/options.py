@@ -21,11 +21,13 @@ class Options:
         backend: 'torch', 'onnxruntime', 'tensorrt', 'openvino', or 'auto'; $MEDSEG_BACKEND where nothing is asked.
         precision: 'fp32', 'bf16', 'fp16', 'int8', or 'auto'.
         max_memory_mb: what the process may take at most, in MiB; None sets no limit.
+        accept: the user's reason to go on with what is no CT or holds no Hounsfield units; '' refuses it.
     """
 
     backend: str = field(default_factory=lambda: os.environ.get("MEDSEG_BACKEND", AUTO))
     precision: str = AUTO
     max_memory_mb: float | None = None
+    accept: str = ""
 
     @property
     def way(self) -> str:
@@ -33,14 +35,17 @@ class Options:
         return "" if (self.backend, self.precision) == (AUTO, AUTO) else f"{self.backend} {self.precision}"
 
     @classmethod
-    def asked(cls, backend: str | None, precision: str, max_memory: str | None) -> Options:
+    def asked(cls, backend: str | None, precision: str, max_memory: str | None, accept: str | None = None) -> Options:
         """The options of a command line.
 
         Raises:
-            ConfigError: `max_memory` is no size.
+            ConfigError: `max_memory` is no size, or `accept` says nothing.
         """
         limit = None if max_memory is None else parse_memory_mb(max_memory)
-        return cls(precision=precision, max_memory_mb=limit) if backend is None else cls(backend, precision, limit)
+        if accept is not None and not accept.strip():
+            raise ConfigError("--accept needs a reason.", advice='Write it as --accept "phantom, HU checked by hand".')
+        chosen = {} if backend is None else {"backend": backend}
+        return cls(**chosen, precision=precision, max_memory_mb=limit, accept=accept or "")
 
 
 def parse_memory_mb(text: str) -> float:
