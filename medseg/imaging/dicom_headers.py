@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -18,6 +20,8 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 MAX_INFLATED_BYTES = 1 << 26
 """A deflated data set is inflated in one piece, so its size is counted first."""
+
+MAX_HELD_BYTES = 1 << 26
 
 SPLIT_TAGS = (
     "AcquisitionNumber",
@@ -154,15 +158,15 @@ def read_headers(source: Path, file: DicomFile) -> tuple[SliceHeader, ...]:
     if DEFLATED.encode() in head:
         _guard_deflated(source, file)
     try:
-        with file.path.open("rb") as opened:
+        with _opened(file.path) as opened:
             dataset = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=list(_TAGS), force=not strict)
             ended = opened.tell() >= file.path.stat().st_size
         found = _slices(source, file, dataset)
     except EOFError as error:
         raise TruncatedFileError(source, f"{file.label} ends within its header.") from error
-    except (OSError, MemoryError, CorruptFileError):
+    except (OSError, CorruptFileError):
         raise
-    except Exception as error:  # pydicom passes on whatever its parsing stumbles over
+    except Exception as error:  # pydicom passes on whatever its parsing stumbles over; a lying length wants gigabytes
         if not strict:
             return ()
         raise CorruptFileError(source, f"{file.label} cannot be parsed as DICOM.") from error
@@ -170,6 +174,13 @@ def read_headers(source: Path, file: DicomFile) -> tuple[SliceHeader, ...]:
     if ended and found and found[0].is_ct and DEFLATED.encode() not in head:
         raise TruncatedFileError(source, f"{file.label} ends before its pixels.")
     return found
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, in memory where it is small: reading by a length that lies then ends where the file ends."""
+    if path.stat().st_size > MAX_HELD_BYTES:
+        return path.open("rb")
+    return io.BytesIO(path.read_bytes())
 
 
 def _slices(source: Path, file: DicomFile, dataset: pydicom.FileDataset) -> tuple[SliceHeader, ...]:

@@ -40,6 +40,7 @@ class TextHeader:
         shape, affine, dtype: of the volume (index -> RAS mm).
         encoding: 'raw', 'zlib' (also gzip) or 'bzip2'.
         data_file: name of a separate file of voxels, else empty.
+        packed_size: bytes of the packed voxels, where the header says so.
     """
 
     format: str
@@ -50,6 +51,7 @@ class TextHeader:
     dtype: np.dtype
     encoding: str
     data_file: str
+    packed_size: int | None = None
 
 
 Parser = Callable[[Path, bytes], TextHeader]
@@ -118,6 +120,10 @@ def _detached(path: Path, name: str) -> memoryview:
 def _decode(path: Path, header: TextHeader, packed: memoryview) -> tuple[Array, int]:
     """Voxels (i, j, k), and the number of bytes behind them."""
     wanted = math.prod(header.shape) * header.dtype.itemsize
+    if header.packed_size is not None and header.packed_size > len(packed):
+        raise TruncatedFileError(path, f"ends too early: {len(packed):,} of {header.packed_size:,} bytes of packed voxels.")
+    if header.packed_size is not None and header.packed_size != len(packed):
+        raise CorruptFileError(path, f"says {header.packed_size:,} bytes of packed voxels and holds {len(packed):,}.")
     found = packed if header.encoding == "raw" else _unpack(path, header.encoding, packed, wanted)
     if len(found) < wanted:
         raise TruncatedFileError(path, f"ends after {len(found):,} of {wanted:,} bytes of voxels.")

@@ -42,7 +42,8 @@ def parse_metaimage(path: Path, content: bytes) -> TextHeader:
     while "ElementDataFile" not in fields:
         line, end = header_line(content, end)
         key, _, value = line.partition("=")
-        fields[key.strip()] = value.strip()
+        if fields.setdefault(key.strip(), value.strip()) != value.strip():
+            raise ValueError(f"it says {key.strip()} twice")
     refuse(path, int(fields.get("ElementNumberOfChannels", "1")) != 1, "its voxels are not single values")
     shape = check_shape(path, integers(fields["DimSize"], int(fields["NDims"])))
     refuse(path, fields.get("BinaryData", "True") != "True", "it is stored as text")
@@ -52,7 +53,9 @@ def parse_metaimage(path: Path, content: bytes) -> TextHeader:
     data_file = "" if fields["ElementDataFile"] in ("LOCAL", "Local", "local") else fields["ElementDataFile"]
     encoding = "zlib" if fields.get("CompressedData", "False") == "True" else "raw"
     alone = content[: content.rfind(b"ElementDataFile", 0, end)] + b"ElementDataFile = LOCAL\n"
-    return TextHeader("mha", end, alone, shape, _mha_affine(path, fields), dtype, encoding, data_file)
+    size = fields.get("CompressedDataSize") if encoding == "zlib" else None
+    packed_size = None if size is None else int(size)
+    return TextHeader("mha", end, alone, shape, _mha_affine(path, fields), dtype, encoding, data_file, packed_size)
 
 
 def _mha_affine(path: Path, fields: dict[str, str]) -> Array:

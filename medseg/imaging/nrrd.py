@@ -66,8 +66,9 @@ def _fields(content: bytes) -> tuple[dict[str, str], list[str], int]:
         if not line:
             break
         key, separator, value = line.partition(": ")
-        if separator and not line.startswith("#"):
-            fields[key.strip().lower()] = value.strip()
+        told = separator and not line.startswith("#")
+        if told and fields.setdefault(key.strip().lower(), value.strip()) != value.strip():
+            raise ValueError(f"it says {key.strip()} twice")
         if key.lower() not in ("data file", "datafile"):
             lines.append(line)
     return fields, lines, end

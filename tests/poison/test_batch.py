@@ -49,7 +49,8 @@ def _run(studies: list[Path], out: Path) -> BatchReport:
 def test_poison_batch_leaves_good_scans_alone(tmp_path: Path) -> None:
     good, poison = _good(tmp_path / "good"), _poison(tmp_path / "bad")
     clean = {row.path: row for row in _run(good, tmp_path / "clean").rows}
-    assert all(row.status == "done" and row.findings == () for row in clean.values())
+    # The one finding is the model's word that it works by rules.
+    assert {(row.status, len(row.findings)) for row in clean.values()} == {("done", 1)}
 
     studies = [*good, *poison]
     random.Random(11).shuffle(studies)
@@ -59,7 +60,7 @@ def test_poison_batch_leaves_good_scans_alone(tmp_path: Path) -> None:
     rows = {row.path: row for row in report.rows}
     for scan in good:
         mask = tmp_path / "out" / rows[str(scan)].study / "mask.nii.gz"
-        assert rows[str(scan)].findings == ()
+        assert rows[str(scan)].findings == clean[str(scan)].findings
         assert sha256_file(mask) == clean[str(scan)].mask_sha256
     for source, case in poison.items():
         row = rows[str(source)]
