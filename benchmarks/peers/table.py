@@ -39,6 +39,8 @@ ENVIRONMENTS = {
     "monai": ("torch==2.13.0", "monai", "nibabel", "pydicom"),
     "nnunet": ("torch==2.13.0", "nnunetv2"),
 }
+CONTROLS = ("A24", "B28b", "D0")
+"""Scans with nothing wrong: what a reader writes for these, it writes always."""
 READERS = {
     "nibabel": ("readers", "files"),
     "simpleitk": ("readers", "both"),
@@ -120,14 +122,15 @@ def our_verdict(case: Case, source: Path) -> tuple[dict[str, str], tuple[np.ndar
     return {"verdict": verdict, "said": said}, (volume.hu, volume.affine)
 
 
-def peer_verdict(case: Case, out: Path, name: str, ours: tuple[np.ndarray, np.ndarray] | None) -> dict[str, str]:
-    """What a peer did with a case."""
+def peer_verdict(
+    case: Case, out: Path, name: str, ours: tuple[np.ndarray, np.ndarray] | None, usual: set[str]
+) -> dict[str, str]:
+    """What a peer did with a case; `usual` lines are those that it writes for every scan."""
     answer = json.loads((out / f"{name}.json").read_text())
     if answer["status"] != "read":
         kind = "crashes" if answer["status"] == "crashed" or "MemoryError" in answer["error"] else "refuses"
         return {"verdict": kind, "said": answer["error"]}
-    stderr = out / f"{name}.stderr"
-    said = " ".join(answer["warnings"]) + (stderr.read_text(errors="replace") if stderr.exists() else "")
+    said = " ".join(line for line in told(out, name) if line not in usual)
     with np.load(out / f"{name}.npz") as stored:
         array, affine = stored["array"].astype(np.float64), stored["affine"]
     right = is_truth(array, affine)
@@ -135,6 +138,13 @@ def peer_verdict(case: Case, out: Path, name: str, ours: tuple[np.ndarray, np.nd
         right = same_grid(array, affine, ours)
     verdict = "right" if right else "says so" if said.strip() else "silently wrong"
     return {"verdict": verdict, "said": said.strip()[:200]}
+
+
+def told(out: Path, name: str) -> list[str]:
+    """The lines that a peer wrote for a case, to warnings or standard error."""
+    answer, stderr = json.loads((out / f"{name}.json").read_text()), out / f"{name}.stderr"
+    written = stderr.read_text(errors="replace").splitlines() if stderr.exists() else []
+    return [line.strip() for line in [*answer.get("warnings", []), *written] if line.strip()]
 
 
 def measure(given: dict[str, str], home: Path) -> dict[str, Any]:
@@ -161,8 +171,9 @@ def measure(given: dict[str, str], home: Path) -> dict[str, Any]:
             jobs.write_text(json.dumps([{"name": f"{n:03d}", "path": str(sources[n])} for n in chosen]))
             script = Path(__file__).with_name("read_one.py")
             subprocess.run([python, script, reader, jobs, out], check=True, stdout=subprocess.DEVNULL)
+            usual = {line for n in chosen if cases[n].number in CONTROLS for line in told(out, f"{n:03d}")}
             for n in chosen:
-                rows[n]["readers"][reader] = peer_verdict(cases[n], out, f"{n:03d}", ours[n])
+                rows[n]["readers"][reader] = peer_verdict(cases[n], out, f"{n:03d}", ours[n], usual)
             print(f"{reader}: {Counter(row['readers'].get(reader, {}).get('verdict') for row in rows)}", flush=True)
         peers = {name: installed(environment(name, given, home)) for name in ENVIRONMENTS}
     return {

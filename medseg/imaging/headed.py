@@ -121,7 +121,9 @@ def _decode(path: Path, header: TextHeader, packed: memoryview) -> tuple[Array, 
     """Voxels (i, j, k), and the number of bytes behind them."""
     wanted = math.prod(header.shape) * header.dtype.itemsize
     if header.packed_size is not None and header.packed_size > len(packed):
-        raise TruncatedFileError(path, f"ends too early: {len(packed):,} of {header.packed_size:,} bytes of packed voxels.")
+        raise TruncatedFileError(
+            path, f"ends too early: {len(packed):,} of {header.packed_size:,} bytes of packed voxels."
+        )
     if header.packed_size is not None and header.packed_size != len(packed):
         raise CorruptFileError(path, f"says {header.packed_size:,} bytes of packed voxels and holds {len(packed):,}.")
     found = packed if header.encoding == "raw" else _unpack(path, header.encoding, packed, wanted)

@@ -53,8 +53,8 @@ def parse_metaimage(path: Path, content: bytes) -> TextHeader:
     data_file = "" if fields["ElementDataFile"] in ("LOCAL", "Local", "local") else fields["ElementDataFile"]
     encoding = "zlib" if fields.get("CompressedData", "False") == "True" else "raw"
     alone = content[: content.rfind(b"ElementDataFile", 0, end)] + b"ElementDataFile = LOCAL\n"
-    size = fields.get("CompressedDataSize") if encoding == "zlib" else None
-    packed_size = None if size is None else int(size)
+    # Without it SimpleITK returns noise, without an error: nobody could confirm what we read.
+    packed_size = int(fields["CompressedDataSize"]) if encoding == "zlib" else None
     return TextHeader("mha", end, alone, shape, _mha_affine(path, fields), dtype, encoding, data_file, packed_size)
 
 

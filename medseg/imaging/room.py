@@ -18,7 +18,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class ReadingRoom:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: socket.socket | None = None
         self._scratch: Scratch | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the room
+        self._log: BinaryIO | None = None
 
     def read(self, path: Path, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
         """Read one scan; see `reader.read_volume`.
@@ -95,6 +95,9 @@ class ReadingRoom:
             if self._scratch is not None:
                 self._scratch.close()
                 self._scratch = None
+            if self._log is not None:
+                self._log.close()
+                self._log = None
 
     def _is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -112,6 +115,7 @@ class ReadingRoom:
         assert self._pipe is not None
         assert self._scratch is not None
         deadline, accepted = time.monotonic() + self.wall_s, False
+        assert self._log is not None
         self._log.seek(0)
         self._log.truncate()
         try:
@@ -133,6 +137,7 @@ class ReadingRoom:
 
     def _start(self) -> None:
         self._scratch = self._scratch or Scratch("reading")
+        self._log = self._log or tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the room
         self._pipe, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -171,6 +176,8 @@ class ReadingRoom:
         return WorkerError(f"{path.name}: the reading process ended with exit code {code}. {self._last_line()}".strip())
 
     def _last_line(self) -> str:
+        if self._log is None:
+            return ""
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LAST_WORDS))
         lines = self._log.read().decode(errors="replace").splitlines()
         return lines[-1] if lines else ""

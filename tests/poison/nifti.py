@@ -129,6 +129,11 @@ def _(folder: Path) -> Path:
     return put(folder, patched(qform=struct.pack("<hh", 0, 0)))
 
 
+@case("B12b", "orientation code -200", refused("CorruptFileError"))
+def _(folder: Path) -> Path:
+    return put(folder, patched(sform=struct.pack("<h", -200)))
+
+
 @case("B13", "qform and sform contradict each other", refused("GeometryError"))
 def _(folder: Path) -> Path:
     return put(folder, patched(quatern=struct.pack("<fff", 1, 0, 0)))
