@@ -132,7 +132,7 @@ def _quiet() -> warnings.catch_warnings[None]:
 
 
 def _read(source: Path, headers: Sequence[SliceHeader], series: str | None, accept: Acceptance) -> Volume:
-    candidate, findings = choose(source, headers, series, accept)
+    candidate = choose(source, headers, series, accept)
     check_uniform(source, candidate)
     stack = stack_slices(source, candidate.slices)
     chosen = [place[0] for place in stack.places]
@@ -145,7 +145,7 @@ def _read(source: Path, headers: Sequence[SliceHeader], series: str | None, acce
     hu, affine = pixels.hu, layout.affine
     check_finite(source, hu)
     settle_padding(hu)
-    findings += pixels.findings() + series_findings(candidate)
+    findings = candidate.accepted + pixels.findings() + series_findings(candidate)
     findings += claim_findings(chosen, layout, len(candidate.slices) + len(candidate.set_aside))
     if not layout.is_grid:
         hu, affine, done = straighten(hu, layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,11 @@ UID_TAIL = 10
 
 @dataclass(frozen=True)
 class Candidate:
-    """The slices of one possible volume."""
+    """The slices of one possible volume, and a word where the user has accepted another kind than CT."""
 
     slices: tuple[SliceHeader, ...]
     set_aside: tuple[SliceHeader, ...] = ()
+    accepted: tuple[Finding, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -48,8 +49,8 @@ class Candidate:
 
 def choose(
     source: Path, headers: Sequence[SliceHeader], series: str | None, accept: Acceptance = NOTHING
-) -> tuple[Candidate, tuple[Finding, ...]]:
-    """The one CT volume among `headers`, and a word where the user has accepted another kind.
+) -> Candidate:
+    """The one CT volume among `headers`.
 
     Args:
         source: what the user gave, for the text.
@@ -75,7 +76,7 @@ def choose(
         volumes = _matching(source, volumes, series)
     if len(volumes) > 1:
         raise _ask(source, volumes)
-    return volumes[0], findings
+    return replace(volumes[0], accepted=findings)
 
 
 def _what(headers: Sequence[SliceHeader]) -> str:
