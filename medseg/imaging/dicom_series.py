@@ -47,9 +47,7 @@ class Candidate:
         )
 
 
-def choose(
-    source: Path, headers: Sequence[SliceHeader], series: str | None, accept: Acceptance = NOTHING
-) -> Candidate:
+def choose(source: Path, headers: Sequence[SliceHeader], series: str | None, accept: Acceptance = NOTHING) -> Candidate:
     """The one CT volume among `headers`.
 
     Args:

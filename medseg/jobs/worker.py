@@ -27,7 +27,7 @@ from medseg.jobs.request import SEGMENT, Failure, JobRequest, Outcome
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 
 _POLL_S = 0.1
-_LEAVE_S = 0.5
+_LEAVE_S = 0.3
 _LAST_WORDS = 4000
 STALL_S = 1800.0
 _ENTRY = "from medseg.jobs.child import main; main()"
@@ -46,7 +46,7 @@ class Worker:
     """
 
     def __init__(
-        self, work: str = SEGMENT.run, *, grace_s: float = 2.0, threads: int | None = None, stall_s: float = STALL_S
+        self, work: str = SEGMENT.run, *, grace_s: float = 1.0, threads: int | None = None, stall_s: float = STALL_S
     ) -> None:
         self.work, self.grace_s, self.threads, self.stall_s = work, grace_s, threads, stall_s
         self._process: subprocess.Popen[bytes] | None = None

@@ -65,7 +65,7 @@ def test_the_reason_stands_in_the_run_report(tmp_path: Path) -> None:
 
 def test_a_reason_is_needed() -> None:
     with pytest.raises(errors.ConfigError, match="needs a reason"):
-        Options.asked(None, "auto", None, "  ")
+        Options.asked(None, "auto", None, accept="  ")
 
 
 def test_a_reason_is_one_printable_line(tmp_path: Path) -> None:
