@@ -179,7 +179,7 @@ def _check_orientation(path: Path, raw: nib.Nifti1Header, shape: tuple[int, int,
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise GeometryError(path, f"its voxel spacing is {' x '.join(f'{mm:g}' for mm in spacing)} mm.")
     codes = int(raw["qform_code"]), int(raw["sform_code"])
-    if min(codes) < 0:
+    if not set(codes) <= set(range(6)):
         raise CorruptFileError(path, f"its orientation codes are {codes[0]} and {codes[1]}, which do not exist.")
     sform, qform = _sform(raw), _qform(path, raw)
     if sform is None and qform is None:
