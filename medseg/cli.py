@@ -1,4 +1,4 @@
-"""The `medseg` command: segment, models, import, export, evaluate, train, benchmark. Thin: parse, call, exit code."""
+"""The `medseg` command: segment, models, export, deidentify, evaluate, train ... Thin: parse, call, exit code."""
 
 from __future__ import annotations
 
@@ -204,6 +204,21 @@ def evaluate(
     return 0
 
 
+def deidentify(study: Positional[Path], /, out: Out) -> int:
+    """Write a de-identified copy of a DICOM folder (PS3.15 basic profile); pixels are left as they are.
+
+    Args:
+        study: DICOM folder.
+        out: Folder for the copies, which are numbered.
+    """
+    from medseg.imaging.deidentify import deidentify_folder
+
+    for finding in deidentify_folder(study, out):
+        print(f"Note: {finding}")
+    print(f"De-identified copy: {out}")
+    return 0
+
+
 def train(
     config: Positional[str],
     /,
@@ -279,6 +294,7 @@ def main(argv: list[str] | None = None) -> None:
                 "models": models,
                 "import": import_model,
                 "export": export,
+                "deidentify": deidentify,
                 "evaluate": evaluate,
                 "train": train,
                 "benchmark": benchmark,
