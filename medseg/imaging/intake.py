@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from medseg.errors import InputError, NoScanError, UnknownFormatError
+from medseg.errors import InputError, NoScanError, TruncatedFileError, UnknownFormatError
 from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.nifti import read_nifti
 from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
@@ -18,9 +19,24 @@ def read_here(path: Path, series: str | None = None, accept: Acceptance = NOTHIN
         InputError: one of its branches; the text names the file, the reason and the way out.
     """
     try:
-        return _read(path, series, accept)
+        before = _state(path)
+        volume = _read(path, series, accept)
+        if _state(path) != before:
+            advice = "Wait until it is complete, and try again."
+            raise TruncatedFileError(path, "changed while it was read.", advice=advice)
+        return volume
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror or error}).", advice="Check the path.") from error
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of what is read: a copy that is still under way changes them."""
+    if not path.is_dir():
+        found = [path] if path.exists() else []
+    else:
+        found = [Path(entry.path) for entry in os.scandir(path) if entry.is_file()]
+    states = ((entry.name, entry.stat()) for entry in found)
+    return tuple(sorted((name, about.st_size, about.st_mtime_ns) for name, about in states))
 
 
 def _read(path: Path, series: str | None, accept: Acceptance) -> Volume:
