@@ -201,18 +201,12 @@ class Bench:
         began = time.monotonic()
         if mutant is not None:
             (self.home / mutant.module).write_text(mutated(mutant))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:randomly", "-m", "not slow and not real",
-                   *dict.fromkeys(tests.split())]  # fmt: skip
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(self.home),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
+        options = ["-x", "-q", "-n0", "-m", "not slow and not real"]
+        command = [sys.executable, "-m", "pytest", *options, *dict.fromkeys(tests.split())]
+        own = {"PYTHONPATH": str(self.home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        watch = {"cwd": self.home, "env": os.environ | own, "capture_output": True, "timeout": LIMIT_S}
         try:
-            done = subprocess.run(
-                command, cwd=self.home, env=environment, capture_output=True, timeout=LIMIT_S, check=False
-            )
+            done = subprocess.run(command, check=False, **watch)  # type: ignore[call-overload]
             fate = "survived" if done.returncode == 0 else "killed"
         except subprocess.TimeoutExpired:
             fate = "timeout"
