@@ -245,7 +245,8 @@ def page(words: Words, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 def _browse(base: str, words: Words, numbers: Iterator[int], log: Log, end: float) -> None:
     """A real browser, as the two that the issue asks for."""
-    from playwright.sync_api import TimeoutError, sync_playwright
+    from playwright.sync_api import TimeoutError as Waited
+    from playwright.sync_api import sync_playwright
 
     rng = random.Random(99)
     with sync_playwright() as tool, tempfile.TemporaryDirectory() as folder:
@@ -262,7 +263,7 @@ def _browse(base: str, words: Words, numbers: Iterator[int], log: Log, end: floa
             try:
                 remark = tab.get_by_text("The whole body in the scan measures").first
                 remark.wait_for(timeout=(end + 300 - time.monotonic()) * 1000)
-            except TimeoutError:
+            except Waited:
                 log.lost.append(volume.name)
                 continue
             log.waits_s.append(time.monotonic() - began)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,7 @@ def peer_verdict(
     answer = json.loads((out / f"{name}.json").read_text())
     if answer["status"] != "read":
         kind = "crashes" if answer["status"] == "crashed" or "MemoryError" in answer["error"] else "refuses"
-        return {"verdict": kind, "said": answer["error"]}
+        return {"verdict": kind, "said": plain(answer["error"])}
     said = " ".join(line for line in told(out, name) if line not in usual)
     with np.load(out / f"{name}.npz") as stored:
         array, affine = stored["array"].astype(np.float64), stored["affine"]
@@ -137,7 +138,12 @@ def peer_verdict(
     if not right and case.expect.verdict != "refused" and not case.expect.truth and ours is not None:
         right = same_grid(array, affine, ours)
     verdict = "right" if right else "says so" if said.strip() else "silently wrong"
-    return {"verdict": verdict, "said": said.strip()[:200]}
+    return {"verdict": verdict, "said": plain(said.strip())}
+
+
+def plain(text: str) -> str:
+    """What was said, without the folders of this machine."""
+    return re.sub(r"(?<![\w.])/(?:[\w.\-@+]+/)+", "", text)[:200]
 
 
 def told(out: Path, name: str) -> list[str]:

@@ -495,3 +495,18 @@ def test_edited_series_keeps_its_class(tmp_path: Path) -> None:
     folder = write_dicom_series(tmp_path / "case", SMALL)
     edit_dicom(folder / "IM0000.dcm", lambda dataset: setattr(dataset, "SOPClassUID", CTImageStorage))
     assert isinstance(read_volume(folder), Volume)
+
+
+@pytest.mark.parametrize(("step", "said"), [(7.5, 0), (-7.5, 0), (7.95, 0), (6.95, 1), (8.05, 1), (0.0, 1)])
+def test_slice_locations_beside_the_places(step: float, said: int, tmp_path: Path) -> None:
+    def located(dataset: pydicom.Dataset, k: int) -> None:
+        dataset.SliceLocation = f"{step * k:.4f}"
+
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=located))
+    assert [f.code for f in volume.findings] == ["contradicting_header"] * said
+
+
+@pytest.mark.parametrize(("named", "said"), [(18, 0), (17, 0), (36, 0), (54, 0), (19, 1), (35, 1)])
+def test_images_that_the_header_counts(named: int, said: int, tmp_path: Path) -> None:
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, ImagesInAcquisition=named))
+    assert [f.code for f in volume.findings] == ["slices_missing_at_end"] * said

@@ -61,6 +61,13 @@ def test_a_volume_tells_its_grid() -> None:
     assert Finding("a", "text").severity == "warning"
 
 
+def test_seams_are_frozen() -> None:
+    volume = Volume(np.zeros((5, 6, 7), np.float32), Geometry((5, 6, 7), AFFINE))
+    for thing in (volume, volume.geometry, Finding("a", "text")):
+        with pytest.raises(AttributeError):
+            thing.name = thing.shape = thing.code = "changed"  # type: ignore[union-attr,misc]
+
+
 @pytest.mark.parametrize("shape", [(2, 2, 2), (2, 2, 2, 1), (1000, 1000, 1000)])
 def test_shapes_that_are_volumes(shape: tuple[int, ...]) -> None:
     assert check_shape(PATH, shape) == shape[:3]
