@@ -71,7 +71,7 @@ class Log:
 
 def phantom(number: int, rng: random.Random, words: Words) -> tuple[Volume, str]:
     """A ball whose size tells the number, and the millilitres that the model's remark names."""
-    n = rng.choice((24, 40, 64, 96))
+    n = rng.choice((24, 40, 64, 80))
     spacing = 192 / n
     radius = 50 + 30 * ((number * 0.6180339887) % 1)
     index = np.stack(np.meshgrid(*[np.arange(n)] * 3, indexing="ij")) - (n - 1) / 2

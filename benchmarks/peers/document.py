@@ -148,7 +148,7 @@ def _mutants(root: Path) -> str:
         return "**Mutation testing**: not run."
     return (
         f"**Mutation testing** (`{found['command']}`): {found['killed']} of {found['mutants']} mutants of "
-        f"{', '.join(found['modules'])} are noticed by the tests ({found['share']:.1%})."
+        f"{', '.join(found['modules'])} are noticed by the tests ({found['share']:.1%}){'; ' + found['note'] if 'note' in found else ''}."
     )
 
 
