@@ -110,6 +110,7 @@ class ReadingRoom:
         return self._process is not None and self._process.poll() is None
 
     def _ask_again(self, path: Path, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        self._end()  # its pipe is broken, whether or not the system has buried it yet
         try:
             return self._ask(path, request)
         except _Died:
