@@ -93,6 +93,13 @@ def _check_options(sizes: Sequence[int], norm: str, deep_supervision: int) -> No
         )
 
 
+def _check_cuts(sizes: Sequence[int], stem_convs: int, decoder_convs: int, added_skips: int) -> None:
+    if {stem_convs, decoder_convs} - {1, 2}:
+        raise ConfigError(f"stem_convs and decoder_convs are 1 or 2, not {stem_convs} and {decoder_convs}.")
+    if not 0 <= added_skips < len(sizes):
+        raise ConfigError(f"{len(sizes)} levels have 0 to {len(sizes) - 1} skips to add, not {added_skips}.")
+
+
 class Optimized3DUNet(nn.Module):
     """3-D U-Net: DoubleConv stem, MaxPool3d on the way down, skips on the way up.
 
@@ -106,6 +113,9 @@ class Optimized3DUNet(nn.Module):
         residual: shortcuts in every block.
         attention: attention gates on the skips.
         deep_supervision: number of extra heads at half, quarter ... resolution while training.
+        stem_convs, decoder_convs: convolutions of the stem and of each block on the way up, 1 or 2. Most of a
+            CPU's time goes into the finest level.
+        added_skips: how many of the finest skips are added instead of concatenated: half the channels to convolve.
 
     Shapes:
         forward: [B, in, D, H, W] -> [B, out, D, H, W]; in training with deep supervision a
@@ -136,6 +146,7 @@ class Optimized3DUNet(nn.Module):
         doubled = [min(width * 2**level, max_width) for level in range(depth)]
         sizes = doubled if channels is None else list(channels)
         _check_options(sizes, norm, deep_supervision)
+        _check_cuts(sizes, stem_convs, decoder_convs, added_skips)
         self.stride = 2 ** (len(sizes) - 1)
         self.stem = DoubleConv(in_channels, sizes[0], norm, residual, stem_convs)
         self.pool = nn.MaxPool3d(2)

@@ -52,6 +52,8 @@ def test_the_specifications_network_has_width_64_and_five_levels() -> None:
         {"channels": [4, 6], "norm": "instance"},
         {"channels": [4, 12], "norm": "group"},
         {"channels": [4, 6, 8], "deep_supervision": 2, "residual": True, "attention": True},
+        {"channels": [4, 6, 8], "stem_convs": 1, "decoder_convs": 1},
+        {"channels": [4, 6, 8], "added_skips": 2, "attention": True, "residual": True},
     ],
     ids=str,
 )
@@ -75,6 +77,17 @@ def test_options_add_what_they_say() -> None:
     assert parameters(Optimized3DUNet(channels=[4, 6], residual=True)) == plain + 1 * 4 + 4 * 6 + 8 * 4
     assert parameters(Optimized3DUNet(channels=[4, 6], attention=True)) == plain + 2 * (4 * 2 + 2) + 3
     assert parameters(Optimized3DUNet(channels=[4, 6], deep_supervision=1)) == plain + 6 * 2 + 2
+
+
+def test_cuts_save_the_convolutions_that_they_name() -> None:
+    plain = parameters(Optimized3DUNet(channels=[4, 6, 8]))
+    norm = 2 * 4
+    assert parameters(Optimized3DUNet(channels=[4, 6, 8], stem_convs=1)) == plain - 4 * 4 * 27 - norm
+    one = Optimized3DUNet(channels=[4, 6, 8], decoder_convs=1)
+    assert parameters(one) == plain - (4 * 4 + 6 * 6) * 27 - norm - 2 * 6
+    added = Optimized3DUNet(channels=[4, 6, 8], added_skips=1)
+    assert parameters(added) == plain - 4 * 4 * 27
+    assert [block.add for block in added.up] == [False, True]  # the finest one
 
 
 def test_deep_heads_speak_in_training_alone() -> None:
@@ -119,6 +132,8 @@ def test_with_instance_norm_it_does() -> None:
         ({"channels": [4, 0]}, "positive channels"),
         ({"channels": [4, 6], "deep_supervision": 2}, "0 to 1 deep heads, not 2"),
         ({"channels": [4, 6], "deep_supervision": -1}, "not -1"),
+        ({"channels": [4, 6], "stem_convs": 3}, "are 1 or 2, not 3 and 2"),
+        ({"channels": [4, 6], "added_skips": 2}, "0 to 1 skips to add, not 2"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], reason: str) -> None:
