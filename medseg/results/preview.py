@@ -100,8 +100,8 @@ def _letters(axes: object, letters: tuple[str, str, str, str]) -> None:
 
 def _legend(figure: Figure, labels: LabelTable, measurements: Sequence[Measurement]) -> None:
     volumes = {row.organ: row.volume_ml for row in measurements}
+    said = {label.name: f"  {volumes[label.name]:.1f} ml" for label in labels if label.name in volumes}
     handles = [
-        Patch(color=np.array(label.colour) / 255, label=f"{label.title}  {volumes.get(label.name, 0):.1f} ml")
-        for label in labels
+        Patch(color=np.array(label.colour) / 255, label=label.title + said.get(label.name, "")) for label in labels
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, labelcolor="white", fontsize=11)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from medseg.errors import ConfigError
 from medseg.training.loop import LoopConfig, Strict
@@ -52,6 +52,14 @@ class AugmentConfig(Strict):
     artificial_body: float = Field(0.08, ge=0, le=1)
 
 
+class PhantomConfig(Strict):
+    """Computed bodies in place of a data set: how many to train on and to validate."""
+
+    train: int = Field(8, ge=1)
+    validation: int = Field(2, ge=0)
+    seed: int = Field(0, ge=0)
+
+
 class CardConfig(Strict):
     """The words of the model card, and where the data come from."""
 
@@ -69,21 +77,25 @@ class CardConfig(Strict):
 class TrainConfig(Strict):
     """Everything that decides a run. See `presets/head-neck-oar.yaml` for the shipped model.
 
+    `index` names the data set, or `phantoms` describes computed ones.
     `open_ended` names organs that go on beyond the model's field (cord, esophagus): they are
     no landmarks, and stay unknown in artificial bodies. `organ_weights` draws some organs more often
     (1 where not named): small or rare ones, which patches around others seldom show.
-    `voxel_weights` weighs an organ's voxels in cross-entropy.
+    `voxel_weights` weighs an organ's voxels in cross-entropy. `anatomy_check` lets the package keep an organ only where
+    the training references have it in relation to the others, and sure of it; it wants tens of cases.
     """
 
     name: str
     version: str = "1.0.0"
-    index: Path
+    index: Path | None = None
+    phantoms: PhantomConfig | None = None
     open_ended: tuple[str, ...] = ()
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     window_hu: Span
     patch_size: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 64, 64)
     overlap_ratio: float = Field(0.3, ge=0, lt=0.9)
     mirror_average: bool = False
+    anatomy_check: bool = True
     network: NetworkConfig = NetworkConfig()
     augment: AugmentConfig = AugmentConfig()
     foreground_share: float = Field(0.75, ge=0, le=1)
@@ -92,6 +104,12 @@ class TrainConfig(Strict):
     batch_size: int = Field(2, ge=1)
     loop: LoopConfig = LoopConfig()
     card: CardConfig = CardConfig()
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if (self.index is None) == (self.phantoms is None):
+            raise ValueError("name the data by index, or describe phantoms; one of the two")
+        return self
 
 
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -108,15 +126,47 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     if "index" in given:
         given["index"] = Path.cwd() / given["index"]
     values = _read(path)
+    if "index" in given:
+        values.pop("phantoms", None)
     for key, value in given.items():
         _put(values, key, value)
+    config = checked(values, path.name)
+    return config if config.index is None else config.model_copy(update={"index": _local(path.parent, config.index)})
+
+
+def parse_settings(given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE with dots for groups and YAML for values -> overrides.
+
+    Raises:
+        ConfigError: no KEY=VALUE.
+    """
+    settings: dict[str, Any] = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is no YAML.") from error
+        if not sign or not key.strip():
+            raise ConfigError(f"--set {text}: write KEY=VALUE.", advice="For example loop.learning_rate=1e-3.")
+    return settings
+
+
+def checked(values: Mapping[str, Any], source: str = "Settings") -> TrainConfig:
+    """Settings -> config.
+
+    Raises:
+        ConfigError: unknown key, value out of range; names the source.
+    """
     try:
-        config = TrainConfig.model_validate(values)
+        return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_first_fault(error)}") from error
-    index = config.index if config.index.is_absolute() else (path.parent / config.index)
-    local = index if index.exists() else Path.cwd() / config.index
-    return config.model_copy(update={"index": local})
+        raise ConfigError(f"{source}: {_first_fault(error)}") from error
+
+
+def _local(folder: Path, index: Path) -> Path:
+    beside = folder / index
+    return beside if beside.exists() else Path.cwd() / index
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -150,5 +200,7 @@ def _find(source: str | Path) -> Path:
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
+    if not key:  # about the settings as a whole, which are not repeated
+        return f"{fault['msg']}."
     got = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
     return f"{key}: {fault['msg']}{got}."

@@ -6,17 +6,19 @@ Without torchrun everything here is the identity, so that no caller asks whether
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+
+T = TypeVar("T")
 
 # A collective that waits longer gives up. Dead ranks are noticed much sooner, by `Watch`.
 TIMEOUT_S = 600.0
@@ -120,6 +122,11 @@ def all_sum(tensor: Tensor) -> Tensor:
 def all_rows(tensor: Tensor) -> Tensor:
     """Rows [n, ...] of all ranks -> [ranks * n, ...], differentiable in the same way as `all_sum`."""
     return tensor if alone() else _AllRows.apply(tensor)
+
+
+def everyones_share(items: Sequence[T]) -> Sequence[T]:
+    """This rank's part of a list that all ranks hold: every `world`-th, nothing twice."""
+    return items if alone() else items[dist.get_rank() :: dist.get_world_size()]
 
 
 def all_values(value: Any) -> list[Any]:

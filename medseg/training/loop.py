@@ -22,7 +22,6 @@ class LoopConfig(Strict):
     it or with `max_steps`, whichever comes first. `gradient_aggregation_interval` batches make one optimiser step.
     `loss_scale`, `init_scale` and `growth_interval` belong to fp16 (see `AutoMixedPrecision`). `workers` prepare
     batches beside the network; 0 prepares them in between. `ema_decay: null` keeps no average.
-    `communication` says what the ranks send each other; `compression_ratio` is the share of bytes to be saved.
     """
 
     max_steps: int = Field(6000, ge=1)
@@ -40,9 +39,6 @@ class LoopConfig(Strict):
     loss_scale: float = Field(128, gt=0)
     init_scale: float | None = Field(65536, gt=0)
     growth_interval: int = Field(2000, ge=1)
-    compile: Literal["auto", "on", "off"] = "auto"
-    communication: Literal["plain", "fp16", "powersgd", "topk"] = "plain"
-    compression_ratio: float = Field(0.75, gt=0, lt=1)
     device: str = "auto"
     workers: int = Field(1, ge=0)
     seed: int = Field(0, ge=0)

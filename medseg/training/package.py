@@ -54,6 +54,8 @@ def write_package(
 
 
 def _anatomy(cases: Sequence[TrainingCase], labels: LabelTable, config: TrainConfig) -> Anatomy | None:
+    if not config.anatomy_check:
+        return None
     anatomy = build_anatomy(cases, labels, config.spacing_mm, config.open_ended)
     ends = {"upper_end": config.card.upper_end, "lower_end": config.card.lower_end}
     return anatomy and anatomy.model_copy(update=ends)
@@ -71,6 +73,7 @@ def _write_card(folder: Path, card: ModelCard) -> ModelCard:
 
 def _compact(tensor: Tensor) -> Tensor:
     # Convolution kernels in half precision; norms and biases, which are few, stay exact.
+    tensor = tensor.detach().cpu()
     kernel = tensor.ndim > 1 and tensor.is_floating_point()
     return (tensor.to(torch.float16) if kernel else tensor).contiguous()
 
@@ -81,6 +84,6 @@ def _provenance(config: TrainConfig, cases: Sequence[TrainingCase]) -> dict[str,
         "finished": now(),
         "cases": len(cases),
         "sources": list(config.card.sources),
-        "config": settings | {"index": Path(config.index).name},
+        "config": settings | ({} if config.index is None else {"index": config.index.name}),
         "versions": versions(),
     }

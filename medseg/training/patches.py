@@ -42,6 +42,16 @@ class Batch:
     ids: tuple[str, ...]
 
 
+Patch = tuple[Tensor, Tensor, Tensor, str]
+"""image [1, i, j, k], labels [i, j, k], known [classes], case id."""
+
+
+def stack(patches: Sequence[Patch]) -> Batch:
+    """Patches -> a batch."""
+    images, labels, known, ids = zip(*patches, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels), torch.stack(known), tuple(ids))
+
+
 class PatchSampler:
     """Draws augmented training patches from cases held in memory.
 
@@ -52,7 +62,7 @@ class PatchSampler:
 
     Raises:
         DataError: no cases.
-        ConfigError: an open-ended organ that the label table lacks.
+        ConfigError: an open-ended organ that the label table lacks, or one side of a pair where patches are mirrored.
     """
 
     def __init__(
@@ -66,8 +76,9 @@ class PatchSampler:
         if strangers := sorted(set(config.open_ended) - set(labels.names)):
             raise ConfigError(f"open_ended names organs that the dataset lacks: {', '.join(strangers)}.")
         self.cases = list(cases)
-        self.config = config
+        self.config, self.labels = config, labels
         self.num_classes = len(cases[0].known)
+        _check_sides(labels, config)
         self.swap = np.arange(self.num_classes, dtype=np.uint8)
         for a, b in labels.mirror_pairs():
             self.swap[[a, b]] = b, a
@@ -122,17 +133,20 @@ class PatchSampler:
     def batch(self, number: int) -> Batch:
         """Batch `number` of the run."""
         first = number * self.config.batch_size
-        patches = [self.patch(first + n) for n in range(self.config.batch_size)]
-        images, labels, known, ids = zip(*patches, strict=True)
-        return Batch(torch.stack(images), torch.stack(labels), torch.stack(known), tuple(ids))
+        return stack([self.patch(first + n) for n in range(self.config.batch_size)])
 
-    def patch(self, number: int) -> tuple[Tensor, Tensor, Tensor, str]:
-        """Patch `number` of the run: image [1, ...], labels [...], known [classes], case id."""
+    def patch(self, number: int) -> Patch:
+        """Patch `number` of the run."""
         rng = np.random.default_rng([self.config.loop.seed, number])
         if rng.random() < self.config.augment.artificial_body:
-            hu, labels, known, name = self._artificial(rng)
-        else:
-            hu, labels, known, name = self._real(rng)
+            return self._finished(*self._artificial(rng), rng)
+        return self.patch_at(*self.place(rng), rng)
+
+    def patch_at(self, case: TrainingCase, centre: Array, rng: np.random.Generator) -> Patch:
+        """A changed patch around a voxel of a case."""
+        return self._finished(*self._changed(case, centre, rng), rng)
+
+    def _finished(self, hu: Array, labels: Array, known: Array, name: str, rng: np.random.Generator) -> Patch:
         if rng.random() < self.config.augment.couch:
             hu = add_couch(hu, rng)
         self.intensity.set_random_state(int(rng.integers(2**31)))
@@ -146,8 +160,7 @@ class PatchSampler:
         shape = self.config.patch_size
         return artificial_body(shape, rng), np.zeros(shape, np.uint8), known, "artificial"
 
-    def _real(self, rng: np.random.Generator) -> tuple[Array, Array, Array, str]:
-        case, centre = self._place(rng)
+    def _changed(self, case: TrainingCase, centre: Array, rng: np.random.Generator) -> tuple[Array, Array, Array, str]:
         block = [int(np.ceil(size * 1.5)) for size in self.config.patch_size]
         hu = crop(case.hu, centre, block, -1024).astype(np.float32)
         labels = crop(case.labels, centre, block, 0)
@@ -158,7 +171,7 @@ class PatchSampler:
         out = self.spatial({"image": torch.from_numpy(hu)[None], "labels": torch.from_numpy(labels)[None].float()})
         return out["image"][0].numpy(), out["labels"][0].numpy(), known.copy(), case.id
 
-    def _place(self, rng: np.random.Generator) -> tuple[TrainingCase, Array]:
+    def place(self, rng: np.random.Generator) -> tuple[TrainingCase, Array]:
         """A case and a patch centre: near an organ drawn by weight, or anywhere in a body."""
         centred = rng.random() < self.config.foreground_share
         wanted = int(rng.choice(self.num_classes, p=self.organ_weights)) if centred else 0
@@ -167,6 +180,18 @@ class PatchSampler:
         where = case.places.get(wanted, case.places[0])
         jitter = (rng.random(3) - 0.5) * 0.6 * np.array(self.config.patch_size)
         return case, np.round(where[rng.integers(len(where))] + jitter).astype(int)
+
+
+def _check_sides(labels: LabelTable, config: TrainConfig) -> None:
+    """A left organ without its right one would be taught on both sides."""
+    mirrored = config.augment.mirror_left_right > 0 or config.mirror_average
+    paired = {value for pair in labels.mirror_pairs() for value in pair}
+    sided = [label.name for label in labels if {"left", "right", "l", "r"} & set(label.name.lower().split("_"))]
+    if mirrored and (alone := [name for name in sided if labels[name].value not in paired]):
+        raise ConfigError(
+            f"Patches are mirrored, and these organs have no partner on the other side: {', '.join(alone)}.",
+            advice="Name pairs NAME_left and NAME_right, or set augment.mirror_left_right: 0, mirror_average: false.",
+        )
 
 
 def crop(array: Array, centre: Array, size: Sequence[int], fill: float) -> Array:

@@ -17,8 +17,12 @@ from medseg.runtime.provenance import StageClock
 from medseg.training.cases import Dataset, load_cases, read_index
 from medseg.training.checkpoint import LAST
 from medseg.training.config import TrainConfig, load_config
+from medseg.training.distributed import Ranks, joined, wait_for_all
+from medseg.training.foreign import adopt, locate
 from medseg.training.package import add_metrics, write_package
 from medseg.training.patches import PatchSampler
+from medseg.training.phantoms import write_phantoms
+from medseg.training.run_report import write_report
 from medseg.training.segmentation import SegmentationTask
 from medseg.training.trainer import Trainer
 
@@ -32,50 +36,93 @@ def train_model(
     resume: bool = False,
     overrides: dict[str, Any] | None = None,
     report: Callable[[str], None] = _say,
-) -> Path:
-    """Train, package and score a model.
+) -> Path | None:
+    """Train, package and score a model; under torchrun together with the other ranks.
 
     Args:
         config: YAML file or name of a preset.
         out: run folder.
-        resume: go on from its checkpoint.
+        resume: go on from its checkpoint; start where there is none.
         overrides: settings that win over the config's.
-        report: gets a line of text now and then.
+        report: gets a line of text now and then, on the first rank.
 
     Returns:
-        Folder of the model package.
+        Folder of the model package; None on ranks other than the first, whose work ends with the training.
 
     Raises:
         ConfigError: a bad setting, or a run that stands there already.
-        DataError: the dataset does not fit together.
+        DataError: the dataset does not fit together, or a loss is not finite (names the cases).
+        WorkerError: a rank, or a process that prepares batches, is gone.
     """
     settings = load_config(config, overrides)
     if (out / LAST).is_file() and not resume:
         raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
-    dataset = read_index(settings.index)
-    labels = LabelTable.from_names(dataset.labels)
-    cases = list(load_cases(dataset.of("train"), dataset.labels, settings.spacing_mm))
-    report(f"{len(cases)} training cases")
-    task = SegmentationTask(PatchSampler(cases, settings, labels), settings)
-    trainer = Trainer(task, settings.loop, out, progress=lambda event: report(event.message))
-    trainer.resume()
-    card = write_package(out / "package", trainer.run(), settings, labels, cases)
+    with joined(settings.loop.device) as ranks:
+        settings = _with_data(settings, out, ranks)
+        assert settings.index is not None
+        dataset = read_index(settings.index)
+        say = report if ranks.first else _quiet
+        task = _task(settings, dataset, say)
+        trainer = Trainer(task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message))
+        trainer.resume()
+        network = trainer.run()
+    if not ranks.first:
+        return None
+    card = write_package(out / "package", network, settings, task.sampler.labels, task.sampler.cases)
     report("scoring on the validation split")
-    add_metrics(out / "package", card, validate(out, settings, dataset, report))
+    scores = validate(out, settings, dataset, report)
+    if scores is not None:
+        add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, len(scores.cases))))
+    report(f"report: {write_report(out, settings, dataset, scores)}")
     return out / "package"
 
 
-def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callable[[str], None]) -> dict[str, Any]:
-    """Segment the validation split with the package in `out` and score it; empty without one."""
+def _data_name(settings: TrainConfig, patients: int) -> str:
+    assert settings.index is not None
+    name = "computed bodies" if settings.phantoms else settings.index.resolve().parent.name
+    return f"{name}, validation split, {patients} patients"
+
+
+def _quiet(line: str) -> None:
+    """Ranks after the first."""
+
+
+def _with_data(settings: TrainConfig, out: Path, ranks: Ranks) -> TrainConfig:
+    """The settings with an index of ours: the first rank computes phantoms or links another tool's data set."""
+    folder = out / "data"
+    if settings.index is not None:
+        description, ours = locate(settings.index)
+        if ours:
+            return settings.model_copy(update={"index": description})
+        folder = folder / description.resolve().parent.name
+        if ranks.first:
+            adopt(description, folder)
+    elif ranks.first and settings.phantoms is not None:
+        write_phantoms(folder, settings.phantoms)
+    wait_for_all()
+    return settings.model_copy(update={"index": folder / "index.json"})
+
+
+def _task(settings: TrainConfig, dataset: Dataset, say: Callable[[str], None]) -> SegmentationTask:
+    cases = list(load_cases(dataset.of("train"), dataset.labels, settings.spacing_mm))
+    say(f"{len(cases)} training cases")
+    looked_at = dataset.of("validation") if settings.loop.validate_steps else ()
+    validation = load_cases(looked_at, dataset.labels, settings.spacing_mm)
+    sampler = PatchSampler(cases, settings, LabelTable.from_names(dataset.labels))
+    return SegmentationTask(sampler, settings, list(validation))
+
+
+def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callable[[str], None]) -> Scorecard | None:
+    """Segment the validation split with the package in `out` and score it; None without one."""
     cases = dataset.of("validation")
     if not cases:
-        return {}
+        return None
     segmenter = build_segmenter(load_model(out / "package"))
     for number, case in enumerate(cases, 1):
         raw = segmenter(read_nifti(case.ct), StageClock())
         write_label_map(out / "validation" / f"{case.id}.nii.gz", raw.label_map.labels, raw.label_map.geometry)
         report(f"validated {number}/{len(cases)}")
-    card = evaluate(
+    return evaluate(
         out / "validation",
         cases[0].label.parent,
         out / "scores",
@@ -83,7 +130,6 @@ def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callabl
         within_contoured=settings.open_ended,
         labels=dataset.labels,
     )
-    return card_metrics(card, f"{settings.index.parent.name}, validation split, {len(cases)} patients")
 
 
 def card_metrics(scores: Scorecard, data: str) -> dict[str, Any]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from monai.inferers import sliding_window_inference  # type: ignore[attr-defined]
 from torch import nn
 
 from medseg.errors import ConfigError
+from medseg.imaging.volume import Array
+from medseg.labels import LabelTable
 from medseg.networks.catalogue import build_network
+from medseg.preprocess.intensity import normalise
+from medseg.training.cases import TrainingCase
 from medseg.training.config import TrainConfig
+from medseg.training.distributed import all_values, everyones_share
 from medseg.training.losses import deep_supervision_loss
 from medseg.training.patches import Batch, PatchSampler
 from medseg.training.task import Loss, Task
 
-# What a resumed run may change, beside the loop's own: words and places.
-FREE = {"name", "version", "index", "card", "loop"}
+# What a resumed run may change, beside the loop's own: words, places, and how the package is used.
+FREE = {"name", "version", "index", "card", "loop", "anatomy_check", "mirror_average"}
 
 
 class SegmentationTask(Task[Batch]):
@@ -24,10 +32,11 @@ class SegmentationTask(Task[Batch]):
     Args:
         sampler: draws batches by number.
         config: the run's settings.
+        validation: cases that are looked at on the way; none where empty.
     """
 
-    def __init__(self, sampler: PatchSampler, config: TrainConfig) -> None:
-        self.sampler, self.config = sampler, config
+    def __init__(self, sampler: PatchSampler, config: TrainConfig, validation: Sequence[TrainingCase] = ()) -> None:
+        self.sampler, self.config, self.validation = sampler, config, tuple(validation)
 
     def build(self) -> nn.Module:
         """The network, its kernels laid out as convolutions on a CPU like them.
@@ -50,9 +59,36 @@ class SegmentationTask(Task[Batch]):
         weights = self.sampler.voxel_weights.to(batch.image.device)
         return Loss(deep_supervision_loss(outputs, batch.labels, batch.known, weights))
 
+    def validate(self, network: nn.Module, step: int) -> dict[str, float]:
+        """Mean Dice on the training grid, without the way back to the scans' own; ranks share the cases."""
+        place = next(network.parameters()).device
+        alike = next(network.parameters()).dtype
+        rows: list[tuple[int, float]] = []
+        for case in everyones_share(self.validation):
+            image = normalise(torch.from_numpy(case.hu).to(alike), self.config.window_hu)
+            window = (self.config.patch_size, 1, network)
+            logits = sliding_window_inference(image[None, None].to(place), *window, overlap=self.config.overlap_ratio)
+            rows += _dice(logits[0].argmax(0).cpu().numpy(), case)
+        everyones = [row for rank in all_values(rows) for row in rank]
+        return _means(everyones, self.sampler.labels)
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the patches and the network."""
         return {key: value for key, value in self.config.model_dump(mode="json").items() if key not in FREE}
+
+
+def _dice(found: Array, case: TrainingCase) -> list[tuple[int, float]]:
+    """(organ, Dice) of the organs that were contoured and are there."""
+    shown = [int(value) for value in np.flatnonzero(case.known)[1:] if value in case.places]
+    masks = [(value, found == value, case.labels == value) for value in shown]
+    return [(value, 2 * float((a & b).sum()) / float(a.sum() + b.sum())) for value, a, b in masks]
+
+
+def _means(rows: Sequence[tuple[int, float]], labels: LabelTable) -> dict[str, float]:
+    """Mean of each organ, then the mean of those: an organ that is seldom contoured counts like the others."""
+    by_organ = {label.name: [dice for value, dice in rows if value == label.value] for label in labels}
+    means = {name: sum(dice) / len(dice) for name, dice in by_organ.items() if dice}
+    return {"dice": sum(means.values()) / len(means), **means} if means else {}
 
 
 def _check_patch(config: TrainConfig, stride: int) -> None:

@@ -33,7 +33,7 @@ from medseg.training.watch import Watch
 B = TypeVar("B")
 
 # Settings that a resumed run may change: places, how it is computed, and how long it goes on.
-FREE = {"max_steps", "max_minutes", "checkpoint_minutes", "log_steps", "validate_steps", "workers", "device", "compile"}
+FREE = {"max_steps", "max_minutes", "checkpoint_minutes", "log_steps", "validate_steps", "workers", "device"}
 RETRY_S = 60.0  # after a checkpoint that could not be written
 
 
@@ -97,6 +97,7 @@ class Trainer(Generic[B]):
         """
         found = find_checkpoint(self.folder)
         if found is None:
+            self.journal.reopen(0)  # lines of a start that was killed before its first checkpoint
             return False
         state = load_checkpoint(found, self._learner)
         self._compare(state)

@@ -56,6 +56,13 @@ def test_overrides_win_and_none_is_no_override(tmp_path: Path, index: Path) -> N
     assert config.network.options["width"] == 4
 
 
+def test_a_data_set_given_by_hand_wins_over_phantoms(index: Path) -> None:
+    assert load_config("smoke").phantoms is not None
+    config = load_config("smoke", {"index": index})
+    assert config.phantoms is None
+    assert config.index == index
+
+
 def test_a_setting_inside_no_group_is_refused(tmp_path: Path, index: Path) -> None:
     with pytest.raises(ConfigError, match="name is no group of settings"):
         load_config(write(tmp_path / "c.yaml", settings(index)), {"name.first": 1})
@@ -81,6 +88,8 @@ def test_a_setting_inside_no_group_is_refused(tmp_path: Path, index: Path) -> No
         ({"augment": {"mirror_left_right": 1.5}}, r"augment\.mirror_left_right: "),
         ({"augment": {"scale": [1.2, 0.8]}}, r"augment\.scale: .*smaller one first"),
         ({"augment": {"scale": [0, 1]}}, r"augment\.scale: .*positive"),
+        ({"phantoms": {}}, r"c\.yaml: Value error, name the data by index, or describe phantoms; one of the two\.$"),
+        ({"phantoms": {"train": 0}}, r"phantoms\.train: .*greater than or equal to 1"),
     ],
     ids=str,
 )

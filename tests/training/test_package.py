@@ -87,6 +87,7 @@ def test_few_cases_make_a_package_without_anatomy(
     tmp_path: Path, network: torch.nn.Module, cases: list[TrainingCase], table: LabelTable
 ) -> None:
     assert write_package(tmp_path, network, config(), table, cases[:2]).anatomy is None
+    assert write_package(tmp_path, network, config(anatomy_check=False), table, cases).anatomy is None
 
 
 def test_without_a_title_the_name_stands(

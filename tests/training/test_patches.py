@@ -178,3 +178,12 @@ def test_crop_may_be_larger_than_the_scan() -> None:
     block = crop(np.ones((4, 4, 4)), np.array([2, 2, 2]), (8, 8, 8), 0)
     assert block[2:6, 2:6, 2:6].all()
     assert block.sum() == 64
+
+
+def test_one_side_of_a_pair_is_not_mirrored_in_silence(cases: list[TrainingCase]) -> None:
+    alone = LabelTable.from_names({"parotid_gland_left": 1, "parotid_R": 2, "spinal_cord": 3})
+    with pytest.raises(ConfigError, match=r"no partner on the other side: parotid_gland_left, parotid_R\."):
+        sampler(cases, alone)
+    with pytest.raises(ConfigError, match="no partner"):
+        sampler(cases, alone, augment={"mirror_left_right": 0}, mirror_average=True)
+    assert sampler(cases, alone, augment={"mirror_left_right": 0}).num_classes == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -68,15 +69,37 @@ def test_the_validation_masks_lie_on_the_scans_grid(finished: tuple[Path, Path, 
 
 def test_the_run_says_what_it_does(finished: tuple[Path, Path, list[str]]) -> None:
     first, step, *rest = finished[2]
-    assert (first, rest) == ("5 training cases", ["scoring on the validation split", "validated 1/1"])
+    assert (first, rest[:2]) == ("5 training cases", ["scoring on the validation split", "validated 1/1"])
+    assert rest[2].startswith("report: ")
     assert step.startswith("step 3/3  loss ")
     assert {path.name for path in finished[1].iterdir()} == {
         "last.safetensors",
         "log.jsonl",
         "package",
+        "pictures",
+        "report.html",
         "scores",
         "validation",
     }
+
+
+def test_the_report_shows_curves_scores_and_cases_and_every_picture_is_there(
+    finished: tuple[Path, Path, list[str]],
+) -> None:
+    text = (finished[1] / "report.html").read_text()
+    pictures = re.findall(r'<img src="([^"]+)"', text)
+    assert set(pictures) == {
+        "pictures/curves.png",
+        "scores/plot.png",
+        "pictures/v0_found.png",
+        "pictures/v0_reference.png",
+    }
+    for picture in pictures:
+        assert (finished[1] / picture).read_bytes().startswith(b"\x89PNG")
+    assert "3 steps in" in text
+    assert "parotid_gland_left" in text
+    assert "learning_rate: " in text
+    assert str(finished[1]) not in text
 
 
 def test_a_second_run_into_the_folder_is_refused_before_anything_is_read(

@@ -1,0 +1,175 @@
+"""Data sets of others: nnU-Net v2 folders and MSD/MONAI `dataset.json` become an index of ours, by links.
+
+`adopt` writes `index.json` with SPLIT/ID_ct.nii.gz and SPLIT/ID_label.nii.gz beside it as links to the files, so that
+everything behind reads one format. The bytes of the data are never copied or changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import DataError, OutputError
+from medseg.imaging.emit import emit_json
+
+EVERY = 5  # without a split of its own, every fifth case validates
+_NIFTI = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class ForeignCase:
+    """A scan, its labels, and the split that it belongs to ("" where the data set does not say)."""
+
+    id: str
+    ct: Path
+    label: Path
+    split: str = ""
+
+
+def locate(path: Path) -> tuple[Path, bool]:
+    """The file that describes the data set at `path` (a file or folder), and whether it is an index of ours.
+
+    Raises:
+        DataError: there is none.
+    """
+    for place in (path, path / "index.json", path / "dataset.json"):
+        if place.is_file():
+            return place, "cases" in _read(place)
+    raise DataError(
+        f"No data set at {path}.",
+        advice="Give an index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.",
+    )
+
+
+def adopt(description: Path, folder: Path) -> Path:
+    """Write an index with links for another tool's data set; returns the index.
+
+    Args:
+        description: `dataset.json` of nnU-Net v2, MSD or MONAI.
+        folder: gets index.json and the links.
+
+    Raises:
+        DataError: several channels, regions, files that are missing or not NIfTI.
+        OutputError: the folder cannot hold links.
+    """
+    content, root = _read(description), description.parent
+    labels = _labels(content, description)
+    cases = _listed(content, root, description) if "training" in content else _nnunet(content, root, description)
+    cases = _split(sorted(cases, key=lambda case: case.id), root)
+    if not cases:
+        raise DataError(f"{description} names no training cases.")
+    for case in cases:
+        for file, role in ((case.ct, "ct"), (case.label, "label")):
+            _check_file(case, file)
+            _link(folder / case.split / f"{case.id}_{role}.nii.gz", file)
+    entries = [{"id": case.id, "split": case.split, "contoured": list(labels)} for case in cases]
+    return emit_json(folder / "index.json", {"labels": labels, "cases": entries})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no description of a data set: an object is needed.")
+    return content
+
+
+def _labels(content: Mapping[str, Any], path: Path) -> dict[str, int]:
+    """{organ: value} without background, from nnU-Net's {name: value} or MSD's {value: name}."""
+    given = content.get("labels")
+    if not isinstance(given, dict):
+        raise DataError(f"{path} has no `labels`.", advice='Add {"labels": {"background": 0, "liver": 1}}.')
+    pairs = given.items() if not all(str(key).isdigit() for key in given) else [(v, k) for k, v in given.items()]
+    labels: dict[str, int] = {}
+    for name, value in pairs:
+        if isinstance(value, list):
+            raise DataError(f"{path}: {name} is a region of several labels.", advice="Give every label a name.")
+        if not str(value).isdigit():
+            raise DataError(f"{path}: {name} has the value {value!r}, which is no label.")
+        if str(name).lower() == "ignore":
+            raise DataError(f"{path}: an ignore label is not supported.", advice="Relabel these voxels.")
+        if int(value) > 0:
+            labels[tidy(str(name))] = int(value)
+    if len(labels) != len({int(value) for _, value in pairs} - {0}):
+        raise DataError(f"{path}: two labels have one name or one value.")
+    return labels
+
+
+def tidy(name: str) -> str:
+    """An organ's name as ours are: snake_case, the side at the end, so that pairs are found when patches mirror."""
+    words = re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_").split("_")
+    sides = {"l": "left", "r": "right", "left": "left", "right": "right"}
+    for place in (-1, 0):
+        if len(words) > 1 and words[place] in sides:
+            side = sides[words.pop(place)]
+            return "_".join([*words, side])
+    return "_".join(words)
+
+
+def _nnunet(content: Mapping[str, Any], root: Path, path: Path) -> list[ForeignCase]:
+    channels = content.get("channel_names", content.get("modality", {"0": "CT"}))
+    if len(channels) != 1:
+        raise DataError(f"{path}: {len(channels)} channels; one CT a case is needed.")
+    ending = str(content.get("file_ending", ".nii.gz"))
+    labels = sorted(file for file in (root / "labelsTr").glob(f"*{ending}") if not file.name.startswith("."))
+    names = [file.name.removesuffix(ending) for file in labels]
+    scans = [root / "imagesTr" / f"{name}_0000{ending}" for name in names]
+    return [ForeignCase(*each) for each in zip(names, scans, labels, strict=True)]
+
+
+def _listed(content: Mapping[str, Any], root: Path, path: Path) -> list[ForeignCase]:
+    """MSD's and MONAI's lists of {"image", "label"}."""
+    named = content.get("validation", [])
+    split = {"training": "train" if named else "", "validation": "validation"}
+    rows = [(row, split[key]) for key in split for row in content.get(key, [])]
+    try:
+        files = [(root / row["image"], root / row["label"], part) for row, part in rows]
+    except (TypeError, KeyError) as error:
+        raise DataError(f"{path}: every training case needs one `image` and one `label`.") from error
+    names = [_stem(label) for _, label, _ in files]
+    if len(set(names)) < len(names):  # every case in a folder of its own
+        names = [f"{label.parent.name}_{_stem(label)}" for _, label, _ in files]
+    return [ForeignCase(name, *each) for name, each in zip(names, files, strict=True)]
+
+
+def _stem(file: Path) -> str:
+    name = file.name
+    for ending in _NIFTI:
+        name = name.removesuffix(ending)
+    return name
+
+
+def _split(cases: list[ForeignCase], root: Path) -> list[ForeignCase]:
+    """The data set's own split, nnU-Net's first fold, or every fifth case."""
+    if all(case.split for case in cases):
+        return cases
+    folds = root / "splits_final.json"
+    if folds.is_file():
+        chosen = set(json.loads(folds.read_text(encoding="utf-8"))[0]["val"])
+    else:
+        chosen = {case.id for number, case in enumerate(cases) if number % EVERY == EVERY - 1}
+    return [ForeignCase(c.id, c.ct, c.label, "validation" if c.id in chosen else "train") for c in cases]
+
+
+def _check_file(case: ForeignCase, file: Path) -> None:
+    if not file.is_file():
+        raise DataError(f"Case {case.id}: {file} is missing.")
+    if not file.name.endswith(_NIFTI):
+        raise DataError(f"Case {case.id}: {file.name} is no NIfTI.", advice="Convert scans and labels to .nii.gz.")
+
+
+def _link(link: Path, file: Path) -> None:
+    """A link to the file; one from before is replaced."""
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        os.symlink(file.resolve(), link)
+    except OSError as error:
+        raise OutputError(f"{link} could not be made: {error.strerror or error}.") from error

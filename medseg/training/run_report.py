@@ -1,0 +1,139 @@
+"""report.html of a run: curves, scores, the best and the worst case beside their references, settings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from medseg.evaluation import Scorecard
+from medseg.imaging.emit import emit, emit_text
+from medseg.imaging.nifti import read_label_map, read_nifti
+from medseg.labels import LabelTable
+from medseg.results.preview import write_preview
+from medseg.training.cases import Dataset
+from medseg.training.config import TrainConfig
+from medseg.training.html import heading, page, paragraph, picture, table
+from medseg.training.journal import read_journal
+
+SHOWN = 2  # best and worst cases, each
+REPORT = "report.html"
+
+
+def write_report(out: Path, settings: TrainConfig, dataset: Dataset, scores: Scorecard | None) -> Path:
+    """Write the report of a finished run into its folder.
+
+    Args:
+        out: the run's folder, with its log, `validation` and `scores`.
+        settings: of the run.
+        dataset: that it was trained on.
+        scores: of the validation split; None without one.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    entries = read_journal(out)
+    emit(out / "pictures" / "curves.png", lambda temporary: draw_curves(entries, temporary))
+    parts = [heading("Training"), paragraph(_in_words(entries)), picture("pictures/curves.png", "Loss and Dice")]
+    if scores is not None:
+        parts += _scored(out, dataset, scores)
+    kept = settings.model_dump(mode="json", exclude={"index"}, exclude_none=True)
+    parts += [heading("Settings"), f"<pre>{_escaped(yaml.safe_dump(kept, sort_keys=False))}</pre>"]
+    return emit_text(out / REPORT, page(f"Training of {settings.name} {settings.version}", parts))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _in_words(entries: Sequence[dict[str, Any]]) -> str:
+    """Steps, time, how long was waited for data, and what half precision did."""
+    notes = [entry for entry in entries if entry.get("loss") is not None]
+    if not notes:
+        return "No step was taken."
+    last = notes[-1]
+    waiting = sum(entry["waiting_share"] for entry in notes) / len(notes)
+    amp = last["amp"]
+    half = "not measured" if amp["half_share"] is None else f"{amp['half_share']:.0%}"
+    took = f"{last['seconds'] / 60:.1f} minutes, the last ones {last['seconds_per_step']:.2f} s each"
+    return (
+        f"{last['step']} steps in {took}; "
+        f"{waiting:.0%} of a step waits for data. Last mean loss {last['loss']:.3f}. Precision {amp['precision']}: "
+        f"{half} of the floating-point work in half precision, {amp['skipped_steps']} steps skipped."
+    )
+
+
+def draw_curves(entries: Sequence[dict[str, Any]], path: Path) -> None:
+    """Loss over steps, and Dice on the training grid where validation looked on the way."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    notes = [entry for entry in entries if entry.get("loss") is not None]
+    left.plot([entry["step"] for entry in notes], [entry["loss"] for entry in notes], color="#1f6f8b", marker=".")
+    left.set(title="Training loss", xlabel="step")
+    _draw_dice(right, [entry for entry in entries if "validation" in entry])
+    figure.savefig(path, dpi=90, format="png", metadata={"Software": "medseg"})
+
+
+def _draw_dice(axes: Axes, looks: Sequence[dict[str, Any]]) -> None:
+    organs = list(dict.fromkeys(name for look in looks for name in look["validation"]))
+    for organ in organs:
+        points = [(look["step"], look["validation"][organ]) for look in looks if organ in look["validation"]]
+        style = {"color": "black", "linewidth": 2.5} if organ == "dice" else {"linewidth": 1}
+        label = "mean" if organ == "dice" else organ.replace("_", " ")
+        axes.plot(*zip(*points, strict=True), marker=".", label=label, **style)
+    axes.set(title="Validation Dice on the training grid", xlabel="step", ylim=(0, 1))
+    if organs:
+        axes.legend(fontsize=8)
+    else:
+        axes.text(0.5, 0.5, "loop.validate_steps is 0", ha="center", transform=axes.transAxes)
+
+
+def _scored(out: Path, dataset: Dataset, scores: Scorecard) -> list[str]:
+    parts = [heading("Scores on the validation split"), table(("organ", "cases", "Dice", "missed"), _rows(scores))]
+    parts.append(picture("scores/plot.png", "Every case; left to right is worse to better"))
+    ranked = _ranked(scores)
+    chosen = dict([*ranked[:SHOWN], *ranked[-SHOWN:]])
+    parts.append(heading("Worst and best cases"))
+    for case, dice in chosen.items():
+        for role in _draw_case(out, dataset, case):
+            parts.append(picture(f"pictures/{case}_{role}.png", f"{case}, {role}; mean Dice {dice:.3f}"))
+    return parts
+
+
+def _rows(scores: Scorecard) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for organ, figures in scores.summary["organs"].items():
+        mean = figures["dice"]["mean"]
+        rows.append((organ, figures["n"], "-" if mean is None else f"{mean:.3f}", figures["misses"]))
+    return rows
+
+
+def _ranked(scores: Scorecard) -> list[tuple[str, float]]:
+    """(case, mean Dice), worst first."""
+    by_case: dict[str, list[float]] = defaultdict(list)
+    for row in scores.rows:
+        if row.figures.dice is not None:
+            by_case[row.case].append(row.figures.dice)
+    return sorted(((case, sum(dice) / len(dice)) for case, dice in by_case.items()), key=lambda pair: pair[1])
+
+
+def _draw_case(out: Path, dataset: Dataset, name: str) -> list[str]:
+    """Pictures of what was found and of the reference; returns their roles."""
+    case = next(case for case in dataset.cases if case.id == name)
+    labels = LabelTable.from_names(dataset.labels)
+    volume = read_nifti(case.ct)
+    for role, file in (("found", out / "validation" / f"{name}.nii.gz"), ("reference", case.label)):
+        mask, _ = read_label_map(file)
+        _draw(out / "pictures" / f"{name}_{role}.png", volume, mask, labels)
+    return ["found", "reference"]
+
+
+def _draw(path: Path, volume: Any, mask: Any, labels: LabelTable) -> None:
+    emit(path, lambda temporary: write_preview(temporary, volume, mask, labels, ()))

@@ -1,0 +1,64 @@
+"""The segmentation task: what it looks at on the way, and what a resumed run may not change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medseg.errors import ConfigError
+from medseg.labels import LabelTable
+from medseg.training.cases import TrainingCase
+from medseg.training.patches import PatchSampler
+from medseg.training.segmentation import SegmentationTask
+from tests.training.conftest import config
+
+
+class Told(nn.Module):
+    """Knows the labels of the scan by its brightness: the phantom's organs have HU of their own; misses the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hu = 300 * x  # the usual window
+        found = torch.where((hu > 85) & (hu < 300), 1, torch.where((hu > -200) & (hu < -40), 2, 0))
+        return nn.functional.one_hot(found[:, 0], 4).movedim(-1, 1).float() + 0 * self.anchor
+
+
+def task(cases: list[TrainingCase], table: LabelTable, **changes: object) -> SegmentationTask:
+    settings = config(**changes)
+    return SegmentationTask(PatchSampler(cases, settings, table), settings, cases[:2])
+
+
+def test_dice_on_the_way_is_that_of_the_contoured_organs(cases: list[TrainingCase], table: LabelTable) -> None:
+    figures = task(cases, table).validate(Told(), 5)
+    assert set(figures) == {"dice", "parotid_gland_left", "parotid_gland_right", "spinal_cord"}
+    assert figures["parotid_gland_left"] > 0.5
+    assert figures["spinal_cord"] == 0
+    assert figures["dice"] == pytest.approx(sum(figures[label.name] for label in table) / 3)
+
+
+def test_an_organ_that_was_not_contoured_is_not_judged(cases: list[TrainingCase], table: LabelTable) -> None:
+    unknown = [replace(case, known=np.array([True, True, True, False])) for case in cases]
+    assert "spinal_cord" not in task(unknown, table).validate(Told(), 5)
+
+
+def test_without_cases_there_are_no_figures(cases: list[TrainingCase], table: LabelTable) -> None:
+    settings = config()
+    assert SegmentationTask(PatchSampler(cases, settings, table), settings).validate(Told(), 5) == {}
+
+
+def test_words_and_places_may_change_and_patches_may_not(cases: list[TrainingCase], table: LabelTable) -> None:
+    first = task(cases, table).identity()
+    assert task(cases, table, version="9", card={"title": "x"}).identity() == first
+    assert task(cases, table, batch_size=7).identity() != first
+
+
+def test_a_patch_that_does_not_divide_is_refused(cases: list[TrainingCase], table: LabelTable) -> None:
+    with pytest.raises(ConfigError, match=r"patch_size: 16 x 15 x 16 does not divide by 2"):
+        task(cases, table, patch_size=[16, 15, 16]).build()
