@@ -120,6 +120,44 @@ def import_model(
     )
 
 
+def register_model(package: Positional[Path], /, out: Annotated[Path | None, arg(aliases=["-o"])] = None) -> int:
+    """Copy a finished package to a shelf as NAME@VERSION (`medseg models register` is the same command).
+
+    What `--model NAME` means stays as it is until `medseg models promote`.
+
+    Args:
+        package: Folder of a package, e.g. RUN/package.
+        out: The shelf; the first folder of $MEDSEG_MODELS if not given.
+    """
+    from medseg.models.console import change_versions
+
+    return change_versions("register", str(package), out)
+
+
+def promote_model(model: Positional[str], /, out: Annotated[Path | None, arg(aliases=["-o"])] = None) -> int:
+    """Let `--model NAME` mean this version from now on (`medseg models promote` is the same command).
+
+    Args:
+        model: NAME@VERSION.
+        out: The shelf; the first folder of $MEDSEG_MODELS if not given.
+    """
+    from medseg.models.console import change_versions
+
+    return change_versions("promote", model, out)
+
+
+def roll_back_model(name: Positional[str], /, out: Annotated[Path | None, arg(aliases=["-o"])] = None) -> int:
+    """Take the last promotion back (`medseg models rollback` is the same command).
+
+    Args:
+        name: Of the model, without a version.
+        out: The shelf; the first folder of $MEDSEG_MODELS if not given.
+    """
+    from medseg.models.console import change_versions
+
+    return change_versions("rollback", name, out)
+
+
 def export(
     model: Positional[str],
     /,
@@ -227,25 +265,65 @@ def train(
     seed: int | None = None,
     index: Path | None = None,
     resume: bool = False,
+    set_: Annotated[tuple[str, ...], arg(name="set")] = (),
 ) -> int:
     """Train a model from one config and put the finished package into OUT/package.
 
-    `medseg train head-neck-oar -o RUN` reproduces the shipped model.
+    `medseg train smoke -o RUN` needs no data and takes a minute; `medseg train head-neck-oar -o RUN` reproduces the
+    shipped model. A run that was killed goes on with --resume and ends with the same weights. Several processes or
+    machines: `torchrun --nproc-per-node N -m medseg train ...`.
 
     Args:
         config: A YAML file or the name of a preset.
         out: Run folder: checkpoint, log, package.
-        max_steps: Optimiser steps, in place of the config's.
+        max_steps: Optimiser steps of the whole run, resumed parts included; in place of the config's.
         seed: In place of the config's.
-        index: The dataset's index.json, in place of the config's.
+        index: The dataset, in place of the config's: our index.json, an nnU-Net v2 dataset folder, or an MSD or
+            MONAI dataset.json.
         resume: Go on from the run folder's checkpoint; start where there is none.
+        set_: Further settings in place of the config's, e.g. loop.learning_rate=1e-3 batch_size=4.
     """
+    from medseg.training.config import parse_settings
     from medseg.training.run import train_model
 
-    package = train_model(
-        config, out, resume=resume, overrides={"loop.max_steps": max_steps, "loop.seed": seed, "index": index}
-    )
-    print(f"Model package: {package}")
+    named = {"loop.max_steps": max_steps, "loop.seed": seed, "index": index}
+    package = train_model(config, out, resume=resume, overrides=parse_settings(set_) | named)
+    if package is not None:
+        print(f"Model package: {package}")
+    return 0
+
+
+def check_data(dataset: Positional[Path], /, out: Out, pictures: int = 12) -> int:
+    """Look for faults in a dataset before an hour is spent (`medseg train check` is the same command).
+
+    Grids of scan and mask, labels without a name, empty masks, the same scan twice, left and right, orientation, HU.
+    Writes report.html with pictures and check.json into OUT.
+
+    Exit codes: 0 no errors (there may be warnings), 3 errors.
+
+    Args:
+        dataset: Our index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.
+        out: Folder for the report.
+        pictures: Cases that are drawn, those with faults first.
+    """
+    from medseg.training.check_report import check_and_report
+
+    return 3 if check_and_report(dataset, out, pictures).errors else 0
+
+
+def plan_training(
+    dataset: Positional[Path], /, out: Annotated[Path, arg(aliases=["-o"])], name: str | None = None
+) -> int:
+    """Write a config for a dataset: spacing, patch, network and HU window (`medseg train plan` is the same command).
+
+    Args:
+        dataset: Our index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.
+        out: The YAML file; `medseg train` takes it.
+        name: Of the model; the file's name if not given.
+    """
+    from medseg.training.plan import plan_and_write
+
+    print(f"Config: {plan_and_write(dataset, out, name)}")
     return 0
 
 
@@ -285,20 +363,36 @@ def benchmark(
     return report_memory(classes, (i, j, k), limit, out)
 
 
+# `medseg models promote` is `medseg promote`.
+TWO_WORDS: dict[tuple[str, ...], str] = {
+    ("models", "import"): "import",
+    ("models", "register"): "register",
+    ("models", "promote"): "promote",
+    ("models", "rollback"): "rollback",
+    ("train", "check"): "check",
+    ("train", "plan"): "plan",
+}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the `medseg` command."""
     argv = sys.argv[1:] if argv is None else argv
-    argv = argv[1:] if argv[:2] == ["models", "import"] else argv
+    argv = [TWO_WORDS[first], *argv[2:]] if (first := tuple(argv[:2])) in TWO_WORDS else argv
     try:
         code = tyro.extras.subcommand_cli_from_dict(
             {
                 "segment": segment,
                 "models": models,
                 "import": import_model,
+                "register": register_model,
+                "promote": promote_model,
+                "rollback": roll_back_model,
                 "export": export,
                 "deidentify": deidentify,
                 "evaluate": evaluate,
                 "train": train,
+                "check": check_data,
+                "plan": plan_training,
                 "benchmark": benchmark,
             },
             prog="medseg",

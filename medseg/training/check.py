@@ -1,0 +1,211 @@
+"""`medseg train check`: everything that can be wrong with a data set, found before an hour is spent.
+
+A fault is an error where training on the case would teach something false or could not start, a warning where a person
+should look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+
+from medseg.errors import MedsegError
+from medseg.imaging.nifti import read_label_map, read_nifti
+from medseg.imaging.volume import Array, Volume, reorient
+from medseg.labels import LabelTable
+from medseg.training.cases import CaseFiles, Dataset
+
+Level = Literal["error", "warning"]
+FAR_MM = 25.0  # organs farther apart than this in most cases have an order that anatomy keeps
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a case."""
+
+    level: Level
+    case: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What was seen of a case that could be read. Centres are RAS mm; `pixels` is the hash of its voxels."""
+
+    id: str
+    split: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    orientation: str
+    hu_range: tuple[float, float, float]
+    volumes_ml: Mapping[str, float]
+    centres_mm: Mapping[str, Array]
+    pixels: str
+
+    def to_json(self) -> dict[str, Any]:
+        """What the JSON report holds."""
+        return {
+            "id": self.id,
+            "split": self.split,
+            "shape": list(self.shape),
+            "spacing_mm": [round(mm, 4) for mm in self.spacing_mm],
+            "orientation": self.orientation,
+            "hu_1_50_99": [round(hu, 1) for hu in self.hu_range],
+            "volumes_ml": {name: round(ml, 3) for name, ml in self.volumes_ml.items()},
+        }
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All faults, and the facts of all cases that could be read."""
+
+    faults: tuple[Fault, ...]
+    facts: tuple[CaseFacts, ...]
+    labels: LabelTable
+    cases: tuple[CaseFiles, ...] = field(repr=False, default=())
+
+    @property
+    def errors(self) -> tuple[Fault, ...]:
+        return tuple(fault for fault in self.faults if fault.level == "error")
+
+
+def check_dataset(dataset: Dataset, progress: Callable[[str], None] = lambda line: None) -> CheckReport:
+    """Read every case and say what is wrong with it, alone and among the others."""
+    labels = LabelTable.from_names(dataset.labels)
+    faults: list[Fault] = []
+    facts: list[CaseFacts] = []
+    for number, case in enumerate(dataset.cases, 1):
+        found, seen = _check_case(case, labels)
+        faults += found
+        facts += [seen] if seen else []
+        progress(f"checked {number}/{len(dataset.cases)}  {case.id}")
+    faults += _splits(dataset) + _doubles(facts) + _sides(facts, labels) + _order(facts)
+    return CheckReport(tuple(faults), tuple(facts), labels, dataset.cases)
+
+
+def _check_case(case: CaseFiles, labels: LabelTable) -> tuple[list[Fault], CaseFacts | None]:
+    try:
+        volume = read_nifti(case.ct)
+        mask, geometry = read_label_map(case.label)
+    except MedsegError as error:
+        return [Fault("error", case.id, str(error))], None
+    faults = [Fault("warning", case.id, str(finding)) for finding in volume.findings]
+    if not geometry.matches(volume.geometry):
+        text = "scan and labels lie on different grids: "
+        return [*faults, Fault("error", case.id, text + _difference(volume, mask, geometry.affine))], None
+    faults += _values(case, mask, labels)
+    return faults, _facts(case, volume, mask, labels)
+
+
+def _difference(volume: Volume, mask: Array, affine: Array) -> str:
+    if volume.hu.shape != mask.shape:
+        return f"{volume.hu.shape} and {mask.shape} voxels."
+    apart = float(np.abs(volume.affine - affine)[:3].max())
+    return f"the affines differ by up to {apart:.3g}."
+
+
+def _values(case: CaseFiles, mask: Array, labels: LabelTable) -> list[Fault]:
+    counts = {int(value): int(n) for value, n in zip(*np.unique(mask, return_counts=True), strict=True) if value}
+    names = {label.value: label.name for label in labels}
+    faults = []
+    if strangers := sorted(set(counts) - set(names)):
+        faults.append(Fault("error", case.id, f"label values {strangers} are not in the label table."))
+    if not counts:
+        faults.append(Fault("error", case.id, "the mask is empty."))
+    else:
+        empty = [organ for organ in case.contoured if labels[organ].value not in counts]
+        faults += [Fault("warning", case.id, f"{organ}: said to be contoured, and has no voxel.") for organ in empty]
+    drawn = [names[value] for value in counts if value in names and names[value] not in case.contoured]
+    faults += [Fault("warning", case.id, f"{organ}: has voxels, but is not listed as contoured.") for organ in drawn]
+    return faults
+
+
+def _facts(case: CaseFiles, volume: Volume, mask: Array, labels: LabelTable) -> CaseFacts:
+    ornt, grid = volume.geometry.to_canonical, volume.geometry.canonical()
+    hu, organs = reorient(volume.hu, ornt), reorient(mask, ornt)
+    volumes, centres = {}, {}
+    for label in labels:
+        where = np.argwhere(organs == label.value)
+        if len(where):
+            volumes[label.name] = len(where) * volume.geometry.voxel_ml
+            centres[label.name] = grid.affine[:3, :3] @ where.mean(axis=0) + grid.affine[:3, 3]
+    low, middle, high = (float(q) for q in np.percentile(hu[hu > -900] if (hu > -900).any() else hu, (1, 50, 99)))
+    return CaseFacts(
+        case.id,
+        case.split,
+        volume.geometry.shape,
+        volume.spacing_mm,
+        volume.geometry.orientation,
+        (low, middle, high),
+        volumes,
+        centres,
+        hashlib.sha256(np.ascontiguousarray(hu, dtype=np.float32).data).hexdigest(),
+    )
+
+
+def _splits(dataset: Dataset) -> list[Fault]:
+    faults = []
+    if not dataset.of("train"):
+        faults.append(Fault("error", "", "No case has the split `train`."))
+    if not dataset.of("validation"):
+        faults.append(Fault("warning", "", "No case has the split `validation`: the model will have no scores."))
+    contoured = {organ for case in dataset.of("train") for organ in case.contoured}
+    for organ in sorted(set(dataset.labels) - contoured):
+        faults.append(Fault("error", "", f"{organ} is contoured in no training case."))
+    return faults
+
+
+def _doubles(facts: Sequence[CaseFacts]) -> list[Fault]:
+    """The same scan under two names: across the split it makes scores worthless."""
+    alike: dict[str, list[CaseFacts]] = defaultdict(list)
+    for fact in facts:
+        alike[fact.pixels].append(fact)
+    faults = []
+    for group in alike.values():
+        if len(group) > 1:
+            others = ", ".join(f"{fact.id} ({fact.split})" for fact in group[1:])
+            level: Level = "error" if len({fact.split for fact in group}) > 1 else "warning"
+            faults.append(Fault(level, group[0].id, f"({group[0].split}) is the same scan as {others}."))
+    return faults
+
+
+def _sides(facts: Sequence[CaseFacts], labels: LabelTable) -> list[Fault]:
+    """A right organ on the left: labels swapped, or a file that is mirrored."""
+    names = {label.value: label.name for label in labels}
+    faults = []
+    for fact in facts:
+        for right, left in ((names[a], names[b]) for a, b in labels.mirror_pairs()):
+            if {left, right} <= fact.centres_mm.keys() and fact.centres_mm[right][0] < fact.centres_mm[left][0]:
+                faults.append(Fault("error", fact.id, f"{right} lies to the left of {left}: swapped, or mirrored."))
+    return faults
+
+
+def _order(facts: Sequence[CaseFacts]) -> list[Fault]:
+    """A case that stands on its head or is turned: most organs lie the other way round than in the other cases."""
+    pairs = list(combinations(sorted({organ for fact in facts for organ in fact.centres_mm}), 2))
+    faults = []
+    for fact in facts:
+        for axis, word in ((1, "front to back"), (2, "upside down")):
+            turned = [_against(fact, facts, pair, axis) for pair in pairs if {*pair} <= fact.centres_mm.keys()]
+            votes = [vote for vote in turned if vote is not None]
+            if votes and sum(votes) > len(votes) / 2:
+                text = f"its organs lie {word}, compared with the other cases: wrong orientation or labels?"
+                faults.append(Fault("warning", fact.id, text))
+    return faults
+
+
+def _against(fact: CaseFacts, facts: Sequence[CaseFacts], pair: tuple[str, str], axis: int) -> bool | None:
+    """Whether two organs lie the other way round than in all other cases; None where those say nothing clear."""
+    a, b = pair
+    others = [f for f in facts if f is not fact and a in f.centres_mm and b in f.centres_mm]
+    ways = [float(f.centres_mm[b][axis] - f.centres_mm[a][axis]) for f in others]
+    if len(ways) < 2 or abs(float(np.median(ways))) < FAR_MM:
+        return None
+    own = float(fact.centres_mm[b][axis] - fact.centres_mm[a][axis])
+    return bool(own * np.median(ways) < 0 and abs(own) > FAR_MM / 2)

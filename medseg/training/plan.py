@@ -1,0 +1,165 @@
+"""`medseg train plan`: a data set's fingerprint decides spacing, patch, network and window, written as one YAML.
+
+The rules are few and their reasons stand in the file; nothing is hidden in the program. Whatever is changed by hand
+wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from medseg.imaging.emit import emit_text
+from medseg.imaging.nifti import read_label_map, read_nifti
+from medseg.imaging.volume import Array, reorient
+from medseg.labels import LabelTable
+from medseg.training.cases import CaseFiles, Dataset, read_index
+from medseg.training.config import checked
+from medseg.training.foreign import adopt, locate
+
+VOXELS = 2_500_000  # of the median scan on the training grid: what two cores pass over in seconds
+PATCH_VOXELS = 64**3
+MAX_LEVELS, MAX_SAMPLES = 5, 2000
+ANATOMY_CASES = 30  # fewer say too little of where organs may lie
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the plan is made from: medians over the training cases, RAS order.
+
+    Attributes:
+        spacing_mm, size_mm: of the scans.
+        organ_hu: 0.5th and 99.5th percentile of HU within all organs.
+        volumes_ml: median of each organ.
+        cases: number of training cases.
+    """
+
+    spacing_mm: tuple[float, ...]
+    size_mm: tuple[float, ...]
+    organ_hu: tuple[float, float]
+    volumes_ml: dict[str, float]
+    cases: int
+
+
+def fingerprint(dataset: Dataset) -> Fingerprint:
+    """Look at every training case once."""
+    labels = LabelTable.from_names(dataset.labels)
+    rows = [_look(case, labels) for case in dataset.of("train")]
+    spacings, sizes, samples, volumes = zip(*rows, strict=True)
+    by_organ = {label.name: [row[label.name] for row in volumes if label.name in row] for label in labels}
+    hu = np.concatenate(samples)
+    low, high = np.percentile(hu, (0.5, 99.5)) if len(hu) else (-1000.0, 1000.0)
+    return Fingerprint(
+        tuple(float(mm) for mm in np.median(spacings, axis=0)),
+        tuple(float(mm) for mm in np.median(sizes, axis=0)),
+        (float(low), float(high)),
+        {name: float(np.median(each)) for name, each in by_organ.items() if each},
+        len(rows),
+    )
+
+
+def _look(case: CaseFiles, labels: LabelTable) -> tuple[Array, Array, Array, dict[str, float]]:
+    volume = read_nifti(case.ct)
+    mask, _ = read_label_map(case.label)
+    grid = volume.geometry.canonical()
+    organs, hu = reorient(mask, volume.geometry.to_canonical), reorient(volume.hu, volume.geometry.to_canonical)
+    inside = hu[organs > 0]
+    sample = inside[:: max(1, len(inside) // MAX_SAMPLES)]
+    counts = np.bincount(organs.ravel(), minlength=256)
+    found = {label.name: counts[label.value] * grid.voxel_ml for label in labels if counts[label.value]}
+    return np.array(grid.spacing_mm), np.array(grid.spacing_mm) * grid.shape, sample, found
+
+
+def plan(name: str, index: Path, seen: Fingerprint, labels: LabelTable) -> dict[str, Any]:
+    """Settings as the YAML holds them."""
+    spacing = _spacing(seen)
+    patch, levels = _patch([size / mm for size, mm in zip(seen.size_mm, spacing, strict=True)])
+    low, high = seen.organ_hu
+    return {
+        "name": name,
+        "index": str(index),
+        "spacing_mm": [round(mm, 3) for mm in spacing],
+        "window_hu": [max(-1000, 50 * math.floor(low / 50) - 100), min(3000, 50 * math.ceil(high / 50) + 100)],
+        "patch_size": patch,
+        "network": {
+            "name": "Optimized3DUNet",
+            "options": {"channels": [16, 32, 64, 128, 192][:levels], "deep_supervision": min(2, levels - 1)},
+        },
+        "augment": {"mirror_left_right": 0.5 if _paired(labels) else 0.0},
+        "anatomy_check": seen.cases >= ANATOMY_CASES,
+        "organ_weights": _weights(seen.volumes_ml),
+        "batch_size": 2,
+        "loop": {"max_steps": 6000, "learning_rate": 2.0e-3, "precision": "bf16"},
+        "card": {
+            "title": name,
+            "limits": [f"Trained on {seen.cases} cases."],
+            "sources": ["Say where the data are from."],
+        },
+    }
+
+
+def _spacing(seen: Fingerprint) -> list[float]:
+    """The median, with the finest axes made coarser until the median scan has few enough voxels."""
+    spacing = list(seen.spacing_mm)
+    while math.prod(size / mm for size, mm in zip(seen.size_mm, spacing, strict=True)) > VOXELS:
+        finest = min(range(3), key=lambda axis: spacing[axis])
+        spacing[finest] *= 1.05
+    return spacing
+
+
+def _patch(shape: Sequence[float]) -> tuple[list[int], int]:
+    """Sizes in the scan's proportions, at most `PATCH_VOXELS`, as many levels as leave four voxels below."""
+    shrink = min(1.0, (PATCH_VOXELS / math.prod(shape)) ** (1 / 3))
+    wanted = [max(8.0, min(size * max(shrink, 0.1), 128.0)) for size in shape]
+    levels = min(MAX_LEVELS, int(math.log2(min(wanted) / 4)) + 1)
+    unit = 2 ** (levels - 1)
+    return [max(unit, unit * round(size / unit)) for size in wanted], levels
+
+
+def _weights(volumes_ml: dict[str, float]) -> dict[str, float]:
+    """Small organs are drawn more often: patches around others seldom show them."""
+    middle = float(np.median(list(volumes_ml.values()))) if volumes_ml else 1.0
+    return {name: round(min(3.0, max(0.5, (middle / ml) ** (1 / 3))), 2) for name, ml in volumes_ml.items()}
+
+
+def _paired(labels: LabelTable) -> bool:
+    paired = {value for pair in labels.mirror_pairs() for value in pair}
+    sided = [label for label in labels if label.name.endswith(("_left", "_right"))]
+    return all(label.value in paired for label in sided)
+
+
+def plan_and_write(path: Path, out: Path, name: str | None = None) -> Path:
+    """Write a config for the data set at `path`; another tool's becomes an index of ours beside the config.
+
+    Raises:
+        DataError: the data set cannot be read.
+    """
+    description, ours = locate(path)
+    index = description.resolve() if ours else adopt(description, out.resolve().with_suffix(""))
+    dataset = read_index(index)
+    seen = fingerprint(dataset)
+    settings = plan(name or out.stem, index, seen, LabelTable.from_names(dataset.labels))
+    checked(settings, out.name)
+    return emit_text(out, _comment(seen) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def _comment(seen: Fingerprint) -> str:
+    def mm(values: Sequence[float]) -> str:
+        return " x ".join(f"{value:.4g}" for value in values)
+
+    volumes = ", ".join(f"{name} {ml:.1f}" for name, ml in seen.volumes_ml.items())
+    return (
+        f"# Planned from {seen.cases} training cases. Change what you know better; unknown keys are errors.\n"
+        f"# Median spacing {mm(seen.spacing_mm)} mm, median size {mm(seen.size_mm)} mm; HU in organs "
+        f"{seen.organ_hu[0]:.0f} to {seen.organ_hu[1]:.0f} (0.5 and 99.5 %).\n"
+        f"# spacing_mm: that median, coarser where a median scan had more than {VOXELS:,} voxels.\n"
+        f"# window_hu: those HU and 100 more at both ends. patch_size: the scan's proportions, about 64 x 64 x 64.\n"
+        f"# anatomy_check: from {ANATOMY_CASES} cases on. "
+        f"organ_weights: cube root of (median volume / volume). Volumes, ml: {volumes}.\n"
+    )

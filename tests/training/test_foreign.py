@@ -1,0 +1,154 @@
+"""Data sets of nnU-Net v2, MSD and MONAI: read as they lie, never changed, refused by name where they do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from medseg.cli import train
+from medseg.errors import DataError
+from medseg.imaging.nifti import write_label_map
+from medseg.models.store import load_model
+from medseg.training.cases import load_cases, read_index
+from medseg.training.foreign import adopt, locate, tidy
+from tests.phantoms import phantom_labels, phantom_volume, write_nifti
+from tests.training.conftest import SPACING_MM, settings
+
+NNUNET = {
+    "channel_names": {"0": "CT"},
+    "labels": {"background": 0, "Left Parotid": 1, "parotid_R": 2, "cord": 3},
+    "numTraining": 5,
+    "file_ending": ".nii.gz",
+}
+MSD_LABELS = {"0": "background", "1": "Left Parotid", "2": "parotid_R", "3": "cord"}
+
+
+def write(folder: Path, description: Any, count: int = 5, scan: str = "imagesTr/c{}_0000.nii.gz") -> Path:
+    """`count` phantoms in nnU-Net's folders, and a dataset.json."""
+    for sub in ("imagesTr", "labelsTr"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        volume = phantom_volume(seed=n)
+        write_nifti(folder / scan.format(n), volume)
+        write_label_map(folder / f"labelsTr/c{n}.nii.gz", phantom_labels(volume), volume.geometry)
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder / "dataset.json"
+
+
+def msd(count: int = 5, **more: Any) -> dict[str, Any]:
+    rows = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(count)]
+    return {"modality": {"0": "CT"}, "labels": MSD_LABELS, "training": rows} | more
+
+
+def test_an_nnunet_folder_becomes_an_index_of_links(tmp_path: Path) -> None:
+    description = write(tmp_path / "Dataset001_Neck", NNUNET)
+    assert locate(description.parent) == (description, False)
+    index = adopt(description, tmp_path / "run")
+    dataset = read_index(index)
+    assert dataset.labels == {"parotid_left": 1, "parotid_right": 2, "cord": 3}
+    assert [case.id for case in dataset.of("train")] == ["c0", "c1", "c2", "c3"]
+    assert [case.id for case in dataset.of("validation")] == ["c4"]
+    assert dataset.cases[0].ct.resolve() == description.parent / "imagesTr/c0_0000.nii.gz"
+    assert locate(index) == (index, True)
+    assert locate(index.parent) == (index, True)
+    (case,) = load_cases(dataset.cases[:1], dataset.labels, SPACING_MM)
+    assert np.unique(case.labels).tolist() == [0, 1, 2, 3]
+    adopt(description, tmp_path / "run")  # again, over what is there
+
+
+def test_nnunets_own_folds_decide_where_there_are_some(tmp_path: Path) -> None:
+    description = write(tmp_path, NNUNET)
+    folds = [{"train": ["c2", "c3", "c4"], "val": ["c0", "c1"]}, {"train": [], "val": []}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    dataset = read_index(adopt(description, tmp_path / "run"))
+    assert [case.id for case in dataset.of("validation")] == ["c0", "c1"]
+
+
+def test_msd_and_monai_lists(tmp_path: Path) -> None:
+    description = write(tmp_path, msd(), scan="imagesTr/c{}.nii.gz")
+    dataset = read_index(adopt(description, tmp_path / "run"))
+    assert dataset.labels == {"parotid_left": 1, "parotid_right": 2, "cord": 3}
+    assert [len(dataset.of(split)) for split in ("train", "validation")] == [4, 1]
+    rows = msd()["training"]
+    description.write_text(json.dumps(msd(training=rows[:2], validation=rows[2:])))
+    dataset = read_index(adopt(description, tmp_path / "monai"))
+    assert [len(dataset.of(split)) for split in ("train", "validation")] == [2, 3]
+
+
+def test_cases_in_folders_of_their_own_keep_their_names(tmp_path: Path) -> None:
+    rows = []
+    for n in range(2):
+        volume, folder = phantom_volume(seed=n), tmp_path / f"p{n}"
+        folder.mkdir()
+        write_nifti(folder / "ct.nii", volume)
+        write_label_map(folder / "label.nii.gz", phantom_labels(volume), volume.geometry)
+        rows.append({"image": f"p{n}/ct.nii", "label": f"p{n}/label.nii.gz"})
+    (tmp_path / "dataset.json").write_text(json.dumps(msd(training=rows)))
+    dataset = read_index(adopt(tmp_path / "dataset.json", tmp_path / "run"))
+    assert [case.id for case in dataset.cases] == ["p0_label", "p1_label"]
+    assert len(list(load_cases(dataset.cases, dataset.labels, SPACING_MM))) == 2  # .nii behind a link named .nii.gz
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("Left Kidney", "kidney_left"),
+        ("kidney_right", "kidney_right"),
+        ("Parotid_L", "parotid_left"),
+        ("R-Femur head", "femur_head_right"),
+        ("liver", "liver"),
+        ("left", "left"),
+        ("lung upper lobe left", "lung_upper_lobe_left"),
+    ],
+)
+def test_organs_are_named_so_that_pairs_are_found(name: str, ours: str) -> None:
+    assert tidy(name) == ours
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"channel_names": {"0": "CT", "1": "PET"}}, "2 channels"),
+        ({"labels": {"background": 0, "tumour": [1, 2]}}, "tumour is a region"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "ignore label"),
+        ({"labels": {"background": 0, "a": "x"}}, "a has the value 'x'"),
+        ({"labels": {"background": 0, "left a": 1, "a_l": 2}}, "one name or one value"),
+        ({"labels": None}, "no `labels`"),
+        ({"file_ending": ".nrrd"}, "names no training cases"),
+        ({"training": [{"image": "imagesTr/c0_0000.nii.gz"}]}, "one `image` and one `label`"),
+        ({"training": [{"image": "x.nii.gz", "label": "labelsTr/c0.nii.gz"}]}, "Case c0: .*x.nii.gz is missing"),
+        ({"training": [{"image": "dataset.json", "label": "labelsTr/c0.nii.gz"}]}, "dataset.json is no NIfTI"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    description = write(tmp_path, NNUNET | change, count=1)
+    with pytest.raises(DataError, match=reason):
+        adopt(description, tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+def test_a_description_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dataset.json").write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=r"dataset\.json is no"):
+        locate(tmp_path)
+
+
+def test_nothing_there_is_said_with_what_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No data set at .*nnU-Net v2 dataset folder"):
+        locate(tmp_path)
+
+
+def test_the_command_trains_on_an_nnunet_folder(tmp_path: Path) -> None:
+    description = write(tmp_path / "Dataset002_Small", NNUNET)
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(settings(tmp_path / "no.json", max_steps=1, open_ended=[])))
+    assert train(str(config), out=tmp_path / "out", index=description.parent, set_=("batch_size=1",)) == 0
+    card = load_model(tmp_path / "out" / "package").card
+    assert card.metrics["data"] == "Dataset002_Small, validation split, 1 patients"
+    assert card.training["config"]["batch_size"] == 1

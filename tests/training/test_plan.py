@@ -1,0 +1,101 @@
+"""`medseg train plan`: the fingerprint is the data's, the plan is a config that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medseg.cli import main
+from medseg.errors import ConfigError
+from medseg.labels import LabelTable
+from medseg.models.store import load_model
+from medseg.networks.catalogue import build_network
+from medseg.training.cases import read_index
+from medseg.training.config import load_config, parse_settings
+from medseg.training.plan import PATCH_VOXELS, VOXELS, Fingerprint, fingerprint, plan
+from medseg.training.run import train_model
+from tests.phantoms import BOX_ML, SPHERE_ML
+from tests.training.conftest import LABELS
+
+
+def seen(spacing: tuple[float, ...], size: tuple[float, ...], **volumes: float) -> Fingerprint:
+    return Fingerprint(spacing, size, (-80.0, 640.0), volumes or {"a": 10.0}, 20)
+
+
+def test_the_fingerprint_is_that_of_the_data(dataset: Path) -> None:
+    found = fingerprint(read_index(dataset))
+    assert found.cases == 5
+    assert found.spacing_mm == pytest.approx((3.5, 3.5, 4.0))
+    assert found.size_mm == pytest.approx((48 * 3.5, 40 * 3.5, 36 * 4.0))
+    assert found.volumes_ml["parotid_gland_left"] == pytest.approx(SPHERE_ML, rel=0.1)
+    assert found.volumes_ml["parotid_gland_right"] == pytest.approx(BOX_ML, rel=0.2)
+    assert found.organ_hu[0] == pytest.approx(-90, abs=30)
+    assert found.organ_hu[1] == pytest.approx(700, abs=30)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "size"),
+    [
+        ((0.8, 0.8, 1.0), (400.0, 400.0, 600.0)),
+        ((0.98, 0.98, 5.0), (500.0, 500.0, 200.0)),
+        ((4.0, 4.0, 4.0), (160.0, 140.0, 140.0)),
+        ((1.0, 1.0, 3.0), (60.0, 60.0, 60.0)),
+    ],
+)
+def test_plans_fit_the_machine_and_the_network(spacing: tuple[float, ...], size: tuple[float, ...]) -> None:
+    values = plan("mine", Path("index.json"), seen(spacing, size), LabelTable.from_names({"a": 1}))
+    shape = [mm / step for mm, step in zip(size, values["spacing_mm"], strict=True)]
+    assert shape[0] * shape[1] * shape[2] <= VOXELS * 1.01
+    assert all(planned >= own - 1e-3 for planned, own in zip(values["spacing_mm"], spacing, strict=True))
+    network = build_network("Optimized3DUNet", values["network"]["options"])
+    i, j, k = values["patch_size"]
+    assert not any(n % network.stride for n in (i, j, k))
+    assert min(i, j, k) / network.stride >= 2
+    assert i * j * k <= 2 * PATCH_VOXELS
+
+
+def test_small_organs_are_drawn_more_often_and_the_window_holds_all_organs() -> None:
+    values = plan(
+        "mine", Path("i.json"), seen((3, 3, 3), (200, 200, 200), a=1.0, b=8.0, c=1e6), LabelTable.from_names({})
+    )
+    assert values["organ_weights"] == {"a": 2.0, "b": 1.0, "c": 0.5}
+    assert values["window_hu"] == [-200, 750]
+
+
+@pytest.mark.parametrize(("names", "share"), [(("a_left", "a_right"), 0.5), (("a_left", "b"), 0.0), (("b",), 0.5)])
+def test_patches_are_mirrored_where_every_side_has_its_partner(names: tuple[str, ...], share: float) -> None:
+    labels = LabelTable.from_names({name: value for value, name in enumerate(names, 1)})
+    values = plan("mine", Path("i.json"), seen((3, 3, 3), (200, 200, 200)), labels)
+    assert values["augment"]["mirror_left_right"] == share
+
+
+def test_the_command_writes_a_config_that_trains(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "neck.yaml"
+    with pytest.raises(SystemExit) as end:
+        main(["train", "plan", str(dataset), "-o", str(out)])
+    assert end.value.code in (0, None)
+    assert "neck.yaml" in capsys.readouterr().out
+    assert out.read_text().startswith("# Planned from 5 training cases.")
+    config = load_config(out)
+    assert config.name == "neck"
+    assert set(config.organ_weights) == set(LABELS)
+    package = train_model(out, tmp_path / "run", overrides={"loop.max_steps": 1, "loop.workers": 0}, report=len)
+    assert package is not None
+    assert load_model(package).card.name == "neck"
+    out.write_text(out.read_text() + "learning_rte: 1\n")
+    with pytest.raises(ConfigError, match="learning_rte: Extra inputs"):
+        load_config(out)
+
+
+def test_flags_win_over_the_file() -> None:
+    assert parse_settings(["loop.max_steps=7", "window_hu=[-100, 300]", "version=2.0.0"]) == {
+        "loop.max_steps": 7,
+        "window_hu": [-100, 300],
+        "version": "2.0.0",
+    }
+    for fault in ("loop.max_steps", "=3", "a=[1"):
+        with pytest.raises(ConfigError, match="--set"):
+            parse_settings([fault])
