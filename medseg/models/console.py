@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from medseg.models.card import ModelCard
 from medseg.models.store import list_models, load_model
+from medseg.models.versions import own_shelf, promote, register, roll_back, versions_of
 
 
 def print_models(*, as_json: bool) -> int:
@@ -39,6 +41,18 @@ def print_card(name: str, *, as_json: bool) -> int:
     console.print("Limits:\n" + "\n".join(f"  - {limit}" for limit in card.limits), markup=False)
     if card.metrics:
         console.print(_scores(card))
+    return 0
+
+
+def change_versions(what: str, model: str, shelf: Path | None) -> int:
+    """Register, promote or roll back, and show what stands on the shelf then; returns the exit code."""
+    place = own_shelf(shelf)
+    act = {"register": lambda: register(Path(model), place), "promote": lambda: promote(model, place)}
+    done = act[what]() if what in act else roll_back(model, place)
+    name = done.id.split("@")[0]
+    for version in versions_of(name, place):
+        print(f"{'*' if version.current else ' '} {version.id}  {version.folder}")
+    print(f"`--model {name}` means the one with the star where $MEDSEG_MODELS names {place}.")
     return 0
 
 

@@ -7,6 +7,7 @@ then among those that ship with medseg.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from medseg.models.card import ModelCard
 
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
+PROMOTED = "promoted.json"
 SHIPPED = Path(__file__).parent / "packages"
 
 
@@ -51,16 +53,40 @@ def shelves() -> list[Path]:
     return [*own, SHIPPED]
 
 
+def promoted(shelf: Path) -> dict[str, list[str]]:
+    """Per name, which versions (NAME@VERSION) were put to use one after the other; the last one counts.
+
+    Raises:
+        ModelIntegrityError: the shelf's file is damaged.
+    """
+    path = shelf / PROMOTED
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): [str(version) for version in history] for name, history in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ModelIntegrityError(f"{path} is damaged.", advice="Delete it and promote the versions again.") from error
+
+
+def _on(shelf: Path) -> list[tuple[ModelCard, Path]]:
+    """Cards and folders on a shelf, those that were promoted first."""
+    chosen = {history[-1] for history in promoted(shelf).values() if history}
+    found = [(read_card(path), path.parent) for path in sorted(shelf.glob(f"*/{CARD}"))]
+    return sorted(found, key=lambda one: one[0].id not in chosen)
+
+
 def list_models() -> list[ModelCard]:
-    """Cards of all installed models, by name; the first shelf wins. Damaged cards raise.
+    """Cards of all installed models, by name: of several versions the promoted one; the first shelf wins.
+
+    Damaged cards raise.
 
     Raises:
         ModelIntegrityError: a card cannot be read.
     """
     cards: dict[str, ModelCard] = {}
     for shelf in shelves():
-        for path in sorted(shelf.glob(f"*/{CARD}")):
-            card = read_card(path)
+        for card, _ in _on(shelf):
             cards.setdefault(card.name, card)
     return sorted(cards.values(), key=lambda card: card.name)
 
@@ -68,11 +94,12 @@ def list_models() -> list[ModelCard]:
 def load_model(name: str | Path) -> ModelPackage:
     """A package by name, name@version or folder, with every hash checked.
 
-    A bare name means an installed model first, and only then a folder of that name.
+    A bare name means an installed model first (of several versions the promoted one, see `versions`), and only then a
+    folder of that name.
 
     Raises:
         UnknownModelError: nothing of that name is installed.
-        ModelIntegrityError: a file is missing, altered, or lies outside the package.
+        ModelIntegrityError: a file is missing, altered, or lies outside the package; or the promoted version is gone.
     """
     folder = _find(str(name))
     card = read_card(folder / CARD)
@@ -107,10 +134,15 @@ def _find(name: str) -> Path:
     if is_package and here.name != name:
         return here
     for shelf in shelves():
-        for path in sorted(shelf.glob(f"*/{CARD}")):
-            card = read_card(path)
-            if name in (card.name, card.id):
-                return path.parent
+        history = promoted(shelf).get(name)
+        for card, folder in _on(shelf):
+            if card.id == history[-1] if history else name in (card.name, card.id):
+                return folder
+        if history:
+            raise ModelIntegrityError(
+                f"{history[-1]}, which {name} means on {shelf}, is gone.",
+                advice="Put it back, or promote another version.",
+            )
     if is_package:
         return here
     known = ", ".join(card.name for card in list_models()) or "none"

@@ -1,0 +1,144 @@
+"""Versions of models on a shelf: register, promote, roll back. No torch, no server: folders and one small file.
+
+A shelf holds every version in a folder NAME@VERSION. `promoted.json` on it says, per name, which versions were in use
+one after the other; a bare name means the last one. Without an entry it means the first folder of that name.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.errors import ConfigError, ModelIntegrityError, OutputError, UnknownModelError
+from medseg.imaging.emit import emit_json, sha256_file
+from medseg.models.store import CARD, PROMOTED, load_model, promoted, read_card, shelves
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version on a shelf, and whether its bare name means it."""
+
+    id: str
+    folder: Path
+    current: bool
+
+
+def own_shelf(shelf: Path | None) -> Path:
+    """The shelf that is written to: the one given, or the first of $MEDSEG_MODELS.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    if shelf is None and len(shelves()) > 1:
+        return shelves()[0]
+    if shelf is None:
+        raise ConfigError("No shelf for models.", advice="Give one with -o, or name one in $MEDSEG_MODELS.")
+    return shelf
+
+
+def versions_of(name: str, shelf: Path) -> list[Version]:
+    """All versions of a model on a shelf, in order of their folders."""
+    found = [(read_card(path), path.parent) for path in sorted(shelf.glob(f"*/{CARD}"))]
+    same = [(card, folder) for card, folder in found if card.name == name]
+    current = _current(name, shelf, [card.id for card, _ in same])
+    return [Version(card.id, folder, card.id == current) for card, folder in same]
+
+
+def _current(name: str, shelf: Path, ids: list[str]) -> str:
+    chosen = promoted(shelf).get(name, [])
+    return chosen[-1] if chosen else next(iter(ids), "")
+
+
+def register(package: Path, shelf: Path) -> Version:
+    """Copy a verified package to a shelf under NAME@VERSION; what a bare name means stays as it is.
+
+    Raises:
+        ModelIntegrityError: the package is damaged, or another one has that name and version.
+        OutputError: it could not be copied.
+    """
+    source = load_model(package.resolve())
+    card = source.card
+    if Path(card.id).name != card.id:
+        raise ModelIntegrityError(f"{card.id!r} cannot be the name of a folder.", advice="Rename the model.")
+    others = versions_of(card.name, shelf)
+    if known := next((other for other in others if other.id == card.id), None):
+        if sha256_file(known.folder / CARD) != source.sha256:
+            raise ModelIntegrityError(
+                f"Another {card.id} stands on {shelf}.",
+                advice="A version is never replaced: give this one a new number.",
+            )
+        return known
+    if others:
+        _write(shelf, card.name, _history(card.name, shelf))
+    folder = shelf / card.id
+    _copy(source.folder, folder, [CARD, *card.files])
+    return Version(card.id, folder, current=not others)
+
+
+def _copy(source: Path, target: Path, files: list[str]) -> None:
+    """All files or none: a folder of another name, then renamed."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as name:
+            inside = Path(name) / "package"
+            inside.mkdir()
+            for file in files:
+                shutil.copyfile(source / file, inside / file)
+            load_model(inside.resolve())  # every hash, once more
+            inside.rename(target)
+    except OSError as error:
+        raise OutputError(f"{target} could not be written: {error.strerror or error}.") from error
+
+
+def promote(model: str, shelf: Path) -> Version:
+    """Let the bare name mean this version from now on.
+
+    Args:
+        model: NAME@VERSION.
+        shelf: that it stands on.
+
+    Raises:
+        UnknownModelError: it does not stand there.
+        ModelIntegrityError: it is damaged.
+    """
+    name = model.split("@")[0]
+    known = versions_of(name, shelf)
+    chosen = next((version for version in known if version.id == model), None)
+    if chosen is None:
+        listed = ", ".join(version.id for version in known) or "no version of it"
+        raise UnknownModelError(f"{model} is not on {shelf}; there is {listed}.", advice="Register it first.")
+    load_model(chosen.folder.resolve())
+    history = _history(name, shelf)
+    if history[-1] != model:
+        _write(shelf, name, [*history, model])
+    return Version(model, chosen.folder, current=True)
+
+
+def roll_back(name: str, shelf: Path) -> Version:
+    """Let the bare name mean what it meant before the last promotion.
+
+    Raises:
+        UnknownModelError: nothing was promoted before, or what was in use then is gone.
+    """
+    history = promoted(shelf).get(name, [])
+    if len(history) < 2:
+        raise UnknownModelError(f"{name} was never promoted on {shelf}: there is nothing to go back to.", advice="")
+    before = history[-2]
+    chosen = next((version for version in versions_of(name, shelf) if version.id == before), None)
+    if chosen is None:
+        raise UnknownModelError(f"{before}, which was in use before, is no longer on {shelf}.")
+    load_model(chosen.folder.resolve())
+    _write(shelf, name, history[:-1])
+    return Version(before, chosen.folder, current=True)
+
+
+def _history(name: str, shelf: Path) -> list[str]:
+    """What was in use so far; what is used without an entry counts as its beginning."""
+    current = next((version.id for version in versions_of(name, shelf) if version.current), None)
+    return promoted(shelf).get(name) or ([current] if current else [])
+
+
+def _write(shelf: Path, name: str, history: list[str]) -> None:
+    emit_json(shelf / PROMOTED, promoted(shelf) | {name: history})
