@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from medseg.errors import DataError
+from medseg.errors import DataError, WorkerError
 from medseg.models.store import CARD, load_model, read_card
 from medseg.training.cases import load_cases, read_index
 from medseg.training.checkpoint import LAST
@@ -25,17 +25,16 @@ from medseg.training.phantoms import LABELS, draw_phantom, write_phantoms
 from medseg.training.run import train_model
 from tests.training.ranks import wait_until
 
-OPTIONS = ("--max-steps", "30", "--seed", "5", "--resume")
 
-
-def start(out: Path, **variables: str) -> subprocess.Popen[str]:
+def start(out: Path, steps: int = 30, **variables: str) -> subprocess.Popen[str]:
     """The command with a checkpoint after nearly every step."""
     values = yaml.safe_load((PRESETS / "smoke.yaml").read_text())
     values["loop"]["checkpoint_minutes"] = 1e-3
     config = out.with_suffix(".yaml")
     config.write_text(yaml.safe_dump(values))
+    options = ("--max-steps", str(steps), "--seed", "5", "--resume")
     return subprocess.Popen(
-        [sys.executable, "-m", "medseg", "train", str(config), "-o", str(out), *OPTIONS],
+        [sys.executable, "-m", "medseg", "train", str(config), "-o", str(out), *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -107,12 +106,34 @@ def test_a_loss_that_runs_away_stops_and_names_the_batch(tmp_path: Path) -> None
         train_model("smoke", tmp_path, overrides={"loop.learning_rate": 1e30, "loop.workers": 0, "loop.max_steps": 9})
 
 
-def test_two_ranks_of_the_command_train_one_model(tmp_path: Path) -> None:
+def start_pair(out: Path, steps: int) -> list[subprocess.Popen[str]]:
+    """Two ranks, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    pair = [start(tmp_path, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
+    return [start(out, steps, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
+
+
+def test_a_rank_that_is_killed_is_reported_within_a_minute(tmp_path: Path) -> None:
+    first, second = start_pair(tmp_path, 100_000)
+    try:
+        wait_until((tmp_path / LAST).is_file)
+        second.kill()
+        began = time.monotonic()
+        _, errors = first.communicate(timeout=120)
+        assert time.monotonic() - began < 60
+        assert first.returncode == WorkerError.exit_code
+        assert "Error: Rank 1 is gone or hangs" in errors
+        assert "Go on with --resume." in errors
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
+def test_two_ranks_of_the_command_train_one_model(tmp_path: Path) -> None:
+    pair = start_pair(tmp_path, 10)
     said, errors = zip(*[process.communicate(timeout=280) for process in pair], strict=True)
     assert [process.returncode for process in pair] == [0, 0], errors
     assert "Model package: " in said[0]
