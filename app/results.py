@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from app.pictures import Colour, Scene
+from medseg.results.pictures import Colour, Scene
 
 FILES = ("mask.nii.gz", "labels.json", "measurements.csv", "measurements.json", "preview.png", "run.json")
 # What the viewer draws lies beside the result's files and is no part of them.

@@ -18,7 +18,6 @@ import numpy as np
 
 import medseg
 from app.folders import KEEP_HOURS, WorkFolders
-from app.pictures import find_middles
 from app.results import PICTURES, Result, read_result
 from app.text import say
 from medseg.errors import MedsegError
@@ -27,6 +26,7 @@ from medseg.imaging.emit import emit, emit_json
 from medseg.imaging.volume import reorient
 from medseg.jobs.queue import Job, JobQueue
 from medseg.jobs.request import Failure, JobRequest
+from medseg.results.pictures import find_middles
 from medseg.runtime.progress import Progress, ProgressCallback
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip", ".dcm")

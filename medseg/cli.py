@@ -29,6 +29,7 @@ def segment(
     backend: Backend | None = None,
     precision: Precision = "auto",
     max_memory: str | None = None,
+    formats: Annotated[str, arg(name="format", metavar="NAME,NAME")] = "nifti,csv",
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
 
@@ -49,12 +50,23 @@ def segment(
             per machine and model, and takes the fastest.
         precision: Of the network's arithmetic; `auto` takes what is fastest here.
         max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name.
+        formats: Further files beside these: dicom-seg, dicom-seg-labelmap, rtstruct (of DICOM scans), stl, glb,
+            seg.nrrd (3D Slicer), report-html, report-pdf. Needs medseg[exports].
     """
+    from medseg.exports import parse_formats
     from medseg.jobs.console import run_and_report
     from medseg.runtime.options import Options
 
-    options = Options.asked(backend, precision, max_memory)
-    return run_and_report(paths, out, model=model, series=series, force=force, workers=workers, options=options)
+    return run_and_report(
+        paths,
+        out,
+        model=model,
+        series=series,
+        force=force,
+        workers=workers,
+        options=Options.asked(backend, precision, max_memory),
+        formats=parse_formats(formats),
+    )
 
 
 def models(name: Positional[str | None] = None, /, json: bool = False) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from app.pictures import AXIS, PLANES, WINDOWS, Colour, Look, Plane, Position, Scene, draw, to_png
 from app.text import name_of, say
+from medseg.results.pictures import AXIS, PLANES, WINDOWS, Colour, Look, Plane, Position, Scene, draw, to_png
 
 Organs = Mapping[str, tuple[int, Colour]]
 _SMALL, _LARGE = 560, 900

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from medseg.errors import CorruptFileError, GeometryError, UnknownFormatError
@@ -135,7 +136,7 @@ def _other_shapes(name: str, entry: Dataset) -> list[Finding]:
 
 def _contour(path: Path, name: str, item: Dataset, to_index: Array) -> Contour:
     try:
-        points = np.array([float(value) for value in item.ContourData], dtype=np.float64).reshape(-1, 3)
+        points = _numbers(item).reshape(-1, 3)
     except (AttributeError, TypeError, ValueError) as error:
         raise CorruptFileError(path, f"a contour of {name} is no list of points.") from error
     if len(points) == 0 or not np.isfinite(points).all():
@@ -144,6 +145,14 @@ def _contour(path: Path, name: str, item: Dataset, to_index: Array) -> Contour:
     if np.ptp(index[:, 2]) > 2 * FLAT:
         raise GeometryError(path, f"a contour of {name} runs across the slices of the scan.")
     return Contour(index[:, :2], float(index[:, 2].mean()))
+
+
+def _numbers(item: Dataset) -> Array:
+    """The coordinates, taken from the bytes: pydicom makes an object of each of a million numbers."""
+    element = item.get_item("ContourData")
+    if isinstance(element, RawDataElement):
+        return np.array((element.value or b"").split(b"\\")).astype(np.float64)
+    return np.array([float(value) for value in item.ContourData], dtype=np.float64)
 
 
 def _planes(
