@@ -46,7 +46,7 @@ $(READY): requirements.lock requirements-dev.lock pyproject.toml
 	@echo 'Ready.'
 
 run: $(READY) ## Start the page on this computer (PORT=8501)
-	@$(PY) -m streamlit run app/main.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true \
+	@$(PY) -m streamlit run app/server.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true \
 	  --server.maxUploadSize 2048 --browser.gatherUsageStats false
 
 demo: $(READY) ## Segment the example CT and print the organ table (OUT=out/demo)

@@ -47,7 +47,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     work, port = tmp_path_factory.mktemp("work"), free_port()
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.port", str(port)]
     environment = {**os.environ, "TMPDIR": str(work)}
     log = (work / "server.log").open("wb")
     with log, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as process:
