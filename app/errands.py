@@ -32,10 +32,9 @@ class Errands:
 
     def forecast(self, study: str, visitor: str, model: str) -> Forecast | None:
         """What a run will take; None until that is known, or where it cannot be."""
-        scan = self.desk.scan(study, visitor)
-        if scan is None:
+        if self.desk.scan(study, visitor) is None:
             return None
-        facts = {"shape": scan.facts["stored_shape"], "affine": scan.facts["stored_affine"]}
+        facts = {"scan": str(self.desk.entry(study, visitor).scan_folder)}
         task = self.task(study, visitor, "forecast", (model,), facts, model=model)
         if task.state != "done":
             return None

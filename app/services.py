@@ -115,6 +115,8 @@ class Desk:
     def choose_series(self, study: str, visitor: str, series: str) -> None:
         """Read another series of the same files; results of the earlier one are forgotten."""
         entry = self.entry(study, visitor)
+        for job in self.errands.take_back(study):
+            job.cancel()
         folder = self.folders.root / study / f"scan-{series}"
         shutil.rmtree(folder, ignore_errors=True)
         look = self.readers.submit(JobRequest(entry.source, folder, series=series))

@@ -10,7 +10,9 @@ import numpy as np
 from medseg.errors import GeometryError
 from medseg.imaging import Finding, Volume, read_volume
 from medseg.imaging.checks import check_finite
-from medseg.inference.segmenter import Raw, Segmenter, warm_segmenter
+from medseg.inference.memory import Forecast
+from medseg.inference.segmenter import Raw, Segmenter
+from medseg.inference.warm import warm_segmenter
 from medseg.labels import LabelTable
 from medseg.models.store import ModelPackage
 from medseg.preprocess.restore import LabelMap
@@ -38,7 +40,7 @@ def segment(
         model: name of an installed model, or the folder of a package.
         series: number or UID of the series, where a folder holds several.
         progress: called with every step forward; raising `Cancelled` in it stops the job.
-        options: backend, precision and a limit of memory.
+        options: backend, precision, a limit of memory, a localiser.
 
     Returns:
         The mask on the scan's own grid, measured. Empty organs are rows with 0 ml and
@@ -64,8 +66,23 @@ def segment(
         measurements = measure(raw.label_map, volume, segmenter.labels)
     findings = (*volume.findings, *raw.findings, *_verdict(raw.label_map, segmenter.labels, raw.findings))
     report(Progress("done", 1.0, "Done"))
-    run = _run_report(volume, package, segmenter, clock) | _forecast(raw)
+    run = _run_report(volume, package, segmenter, clock) | _foretold(raw)
     return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run)
+
+
+def forecast(volume: Volume, *, model: str = DEFAULT_MODEL, options: Options | None = None) -> Forecast | None:
+    """How long `segment` will take for a scan in memory, and how much memory; None for models without a network.
+
+    The first call for a model on a machine loads it and measures what a window costs: a few seconds.
+
+    Raises:
+        ModelError: the model is unknown, damaged or altered.
+        ConfigError: a backend or precision that does not exist here.
+        ResourceError: the scan does not fit into the allowed memory.
+    """
+    options = options or Options()
+    _, segmenter = warm_segmenter(model, options)
+    return segmenter.forecast(volume, options.max_memory_mb)
 
 
 def _checked(volume: Volume) -> Volume:
@@ -86,7 +103,7 @@ def _verdict(label_map: LabelMap, labels: LabelTable, said: tuple[Finding, ...])
     return (Finding("empty", f"Nothing was found: no {organs} in this scan."),)
 
 
-def _forecast(raw: Raw) -> dict[str, Any]:
+def _foretold(raw: Raw) -> dict[str, Any]:
     return {} if raw.forecast is None else {"forecast": raw.forecast.to_json()}
 
 

@@ -29,6 +29,7 @@ def segment(
     backend: Backend | None = None,
     precision: Precision = "auto",
     max_memory: str | None = None,
+    localiser: str | None = None,
     formats: Annotated[str, arg(name="format", metavar="NAME,NAME")] = "nifti,csv",
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
@@ -50,6 +51,8 @@ def segment(
             per machine and model, and takes the fastest.
         precision: Of the network's arithmetic; `auto` takes what is fastest here.
         max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name.
+        localiser: A quick model that names some of the same organs: it looks where they are, and MODEL works only
+            there (a coarse model before a fine one of a long scan).
         formats: Further files beside these: dicom-seg, dicom-seg-labelmap, rtstruct (of DICOM scans), stl, glb,
             seg.nrrd (3D Slicer), report-html, report-pdf. Needs medseg[exports].
     """
@@ -64,7 +67,7 @@ def segment(
         series=series,
         force=force,
         workers=workers,
-        options=Options.asked(backend, precision, max_memory),
+        options=Options.asked(backend, precision, max_memory, localiser),
         formats=parse_formats(formats),
     )
 
@@ -153,10 +156,11 @@ def export(
         model: Name of an installed model (see `medseg models`) or folder of a package.
         out: New folder for the package; NAME-VERSION-export here if not given.
         int8: Also quantise to 8 bits (a minute for a few scans, more for large models).
-        share: With --int8, tie the kernels of deep layers in groups of four by likeness: about a tenth of the size
-            of fp32 in place of a quarter, as fast, and up to 1.2 points of Dice lost.
+        share: With --int8, tie the kernels of deep layers in groups of four by likeness, and let the network learn
+            for two minutes from the one before: about a tenth of the size of fp32 in place of a quarter, as fast,
+            and up to 1.2 points of Dice lost.
         calibrate: Folder of CT scans as the model will see them, ten or more; every second one calibrates,
-            the others judge.
+            the others judge, at most twelve each.
         references: Folder of label maps (ID_label.nii.gz for ID_ct.nii.gz) of these scans: then the loss of Dice
             against them counts too.
     """

@@ -65,7 +65,6 @@ def facts_of(volume: Volume, hu: Array) -> dict[str, Any]:
         "series": volume.series,
         "stored_shape": list(geometry.shape),
         "stored_spacing_mm": list(geometry.spacing_mm),
-        "stored_affine": geometry.affine.tolist(),
         "orientation": geometry.orientation,
         "shape": list(canonical.shape),
         "spacing_mm": list(canonical.spacing_mm),

@@ -10,7 +10,8 @@ from app.work.segment import SHOWN, keep_for_page
 from medseg.imaging import Geometry, Volume
 from medseg.imaging.emit import emit_json
 from medseg.imaging.volume import Array
-from medseg.inference.segmenter import NetworkSegmenter, warm_segmenter
+from medseg.inference.segmenter import NetworkSegmenter
+from medseg.inference.warm import warm_segmenter
 from medseg.preprocess.restore import LabelMap
 from medseg.results.measure import measure
 from medseg.results.segmentation import Segmentation
@@ -30,7 +31,7 @@ def write_preview(folder: Path, volume: Volume, model: str, progress: ProgressCa
     assert card.input is not None
     quick = card.input.model_copy(update={"overlap_ratio": 0.0, "mirror_average": False, "spread": None})
     coarse = NetworkSegmenter(
-        segmenter.predictor, card.model_copy(update={"input": quick, "anatomy": None}), segmenter.cost
+        segmenter.predictor, card.model_copy(update={"input": quick, "anatomy": None}), segmenter.costs
     )
     strides = [
         max(1, int(wanted / step))

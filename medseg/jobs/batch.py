@@ -61,7 +61,7 @@ def run_batch(
         workers: number of processes; each wants the memory of a whole job.
         progress: called at every step, one call at a time, from threads of the batch.
         work: what the processes run.
-        options: backend, precision and the limit of memory of one process.
+        options: backend, precision, the limit of memory of one process, a localiser.
         formats: further files of every result, see `medseg.exports`.
 
     Raises:
@@ -74,7 +74,9 @@ def run_batch(
     unique = _different(studies)
     _check(unique, out, workers)
     module, _, function = work.identify.partition(":")
-    digest: str = getattr(import_module(module), function)(model)
+    identify = getattr(import_module(module), function)
+    # A localiser decides where the model looks: with another one the work is another.
+    digest = " ".join(identify(name) for name in (model, options.localiser) if name is not None)
     task = ManifestRow("", "", "done", series=series or "", model=model, model_sha256=digest, way=options.way)
     task = replace(task, formats=",".join(formats))
     with folder_lock(out):

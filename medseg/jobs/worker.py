@@ -27,7 +27,7 @@ from medseg.jobs.request import SEGMENT, Failure, JobRequest, Outcome
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 
 _POLL_S = 0.1
-_LEAVE_S = 0.5
+_LEAVE_S = 0.3
 _LAST_WORDS = 4000
 _ENTRY = "from medseg.jobs.child import main; main()"
 
@@ -43,7 +43,7 @@ class Worker:
         threads: number of computing threads of the process; None leaves the choice to the libraries.
     """
 
-    def __init__(self, work: str = SEGMENT.run, *, grace_s: float = 2.0, threads: int | None = None) -> None:
+    def __init__(self, work: str = SEGMENT.run, *, grace_s: float = 1.0, threads: int | None = None) -> None:
         self.work, self.grace_s, self.threads = work, grace_s, threads
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
