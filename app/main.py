@@ -17,14 +17,13 @@ NAMES = ("segment", "jobs", "models", "search")
 settle_language()
 # A picture of our own: Streamlit fetches ":material/...:" page icons from the internet.
 st.set_page_config(page_title=say("app.tab"), page_icon=Path(__file__).with_name("icon.png"), layout="wide")
-st.html(page_style())
 _pages = [
     st.Page(PAGES / f"{name}.py", title=say(f"nav.{name}"), default=name == "segment")
     for name in NAMES
     if (PAGES / f"{name}.py").is_file()
 ]
 _chosen = st.navigation(_pages, position="top")
-with st.container(horizontal=True, horizontal_alignment="right", key="language-row"):
+with st.container(horizontal=True, key="language-row"):
+    st.html(f'{page_style()}<span id="medseg-language" lang="{"zh-Hans" if language() == "zh" else "en"}"></span>')
     choose_language()
-st.html(f'<span id="medseg-language" lang="{"zh-Hans" if language() == "zh" else "en"}"></span>')
 _chosen.run()

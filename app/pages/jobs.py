@@ -46,7 +46,11 @@ def _start() -> None:
         out = right.text_input(say("jobs.out"), placeholder="/data/results", key="batch-out").strip()
         model = left.selectbox(say("model.choose"), names, format_func=title_of, key="batch-model")
         formats = right.multiselect(
-            say("jobs.formats"), EXPORTS, format_func=lambda name: say(f"download.{name}"), key="batch-formats"
+            say("jobs.formats"),
+            EXPORTS,
+            format_func=lambda name: say(f"download.{name}"),
+            key="batch-formats",
+            placeholder=say("intake.choose"),
         )
         asked = st.form_submit_button(say("jobs.start"), type="primary", key="batch-start")
     if asked and source and out:

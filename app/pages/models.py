@@ -11,7 +11,7 @@ import streamlit as st
 from app.catalogue import Model, models, own_shelf, put_on_shelf
 from app.desk import desk, is_local, visitor
 from app.studies import Refused
-from app.text import name_of, say
+from app.text import card_words, name_of, say
 from app.widgets.models import words_of
 from app.widgets.problems import plain, show_problem
 from app.widgets.tables import swatch
@@ -77,8 +77,8 @@ def _figure(value: float | None) -> str:
 
 def _show_facts(model: Model, field: str) -> None:
     _fact(say("models.field"), [field])
-    _fact(say("models.use"), [model.intended_use])
-    _fact(say("models.limits"), list(model.limits))
+    _fact(say("models.use"), [card_words(model.intended_use)])
+    _fact(say("models.limits"), list(map(card_words, model.limits)))
     _fact(say("models.sources"), list(model.sources))
     _fact(say("models.licence"), [model.licence])
     if model.variants:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from app.desk import desk, is_local, visitor
@@ -9,17 +11,17 @@ from app.folders import KEEP_HOURS
 from app.results import Result
 from app.studies import RunView, StudyView
 from app.text import name_of, say
-from app.widgets.comparison import choose_other, other_side, show_comparison
+from app.widgets.comparison import Other, choose_other, other_side, show_comparison
 from app.widgets.downloads import show_downloads
 from app.widgets.intake import show_intake
 from app.widgets.limits import show_result_limits
 from app.widgets.models import choose_model, title_of
-from app.widgets.problems import plain, show_notes, show_problem
+from app.widgets.problems import plain, show_problem, show_remarks, show_warnings
 from app.widgets.running import watch_reading, watch_run
 from app.widgets.scan import in_one_line, show_summary
 from app.widgets.tables import show_histograms, show_table
 from app.widgets.training import show_training
-from app.widgets.viewer import show_viewer
+from app.widgets.viewer import fetch_ahead, show_viewer
 
 
 def main() -> None:
@@ -36,6 +38,7 @@ def _begin() -> None:
     _, middle, _ = st.columns([1, 3, 1])
     with middle:
         study = show_intake()
+        fetch_ahead()
     if study is not None:
         st.query_params["study"] = study
         st.rerun()
@@ -75,33 +78,34 @@ def _show_unreadable(view: StudyView) -> None:
 
 
 def _show_read(view: StudyView) -> None:
-    """Head, notes, viewer and what belongs below it stand in places of their own, so that the viewer stays put."""
+    """Head, news, viewer and what belongs below it stand in places of their own, so that the viewer stays put."""
     head, news, picture, below = st.container(), st.container(), st.container(), st.container()
     run = view.run(_asked_run())
     result = desk().result(view.id, visitor(), run.number) if run is not None else None
-    is_preview = False
-    if result is None and run is not None and run.state == "running":
-        result = desk().preview(view.id, visitor(), run.number)
-        is_preview = result is not None
+    preview = _preview(view, run) if result is None else None
     with head:
-        _show_head(view, run, None if is_preview else result)
+        other = _show_head(view, run, result)
     with news:
-        _show_news(view, run, result, is_preview)
-    finished = None if is_preview else result
-    other = choose_other(view, run, finished, news) if finished is not None and run is not None else None
+        _show_news(view, run, result, is_preview=preview is not None)
     with picture:
         compare = None if other is None or run is None else other_side(view, run, other)
-        saved = show_viewer(view.id, view.scan, run, result, is_preview=is_preview, compare=compare)  # type: ignore[arg-type]
+        shown = result or preview
+        saved = show_viewer(view.id, view.scan, run, shown, is_preview=preview is not None, compare=compare)  # type: ignore[arg-type]
     if saved is not None:
         st.query_params["result"] = str(saved)
         st.rerun()
     with below:
-        if run is not None and finished is not None:
-            if other is not None:
-                show_comparison(view, run, finished, other)
-            _show_result(view, run, finished)
-        else:
+        if run is None or result is None:
             show_summary(view)
+        else:
+            if other is not None:
+                show_comparison(view, run, result, other)
+            _show_result(view, run, result)
+
+
+def _preview(view: StudyView, run: RunView | None) -> Result | None:
+    """The coarse result, while the full one is made."""
+    return desk().preview(view.id, visitor(), run.number) if run is not None and run.state == "running" else None
 
 
 def _asked_run() -> int | None:
@@ -109,23 +113,19 @@ def _asked_run() -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _show_head(view: StudyView, run: RunView | None, result: Result | None) -> None:
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
-        st.subheader(plain(view.title), anchor=False)
-        st.caption(_made_by(run, result) if run is not None and result is not None else in_one_line(view))
-    with right.container(horizontal=True, horizontal_alignment="right", vertical_alignment="bottom"):
+def _show_head(view: StudyView, run: RunView | None, result: Result | None) -> Other | None:
+    """Title, versions and ways out in one row; the result to compare with, where one is chosen."""
+    left, right = st.columns([1, 2], vertical_alignment="center")
+    about = _made_by(run, result) if run is not None and result is not None else in_one_line(view)
+    left.html(f'<div class="study-head"><h2>{escape(view.title)}</h2><span>{escape(about)}</span></div>')
+    with right.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
         if len(view.runs) > 1:
             _choose_run(view, run)
-        st.button(
-            say("study.delete"),
-            on_click=_delete,
-            args=(view.id,),
-            type="tertiary",
-            key="delete",
-            help=say("study.delete.help"),
-        )
+        other = choose_other(view, run, result) if run is not None and result is not None else None
+        help_text = say("study.delete.help")
+        st.button(say("study.delete"), on_click=_delete, args=(view.id,), type="tertiary", key="delete", help=help_text)
         st.button(say("study.new"), on_click=_leave, key="new", icon=":material/add:")
+    return other
 
 
 def _made_by(run: RunView, result: Result) -> str:
@@ -149,10 +149,19 @@ def _choose_run(view: StudyView, run: RunView | None) -> None:
         st.query_params["result"] = str(st.session_state["result-number"])
 
     st.session_state["result-number"] = run.number if run is not None else numbers[-1]
-    st.selectbox(say("study.version"), numbers, format_func=words, key="result-number", on_change=change, width=320)
+    st.selectbox(
+        say("study.version"),
+        numbers,
+        format_func=words,
+        key="result-number",
+        on_change=change,
+        width=230,
+        label_visibility="collapsed",
+    )
 
 
-def _show_news(view: StudyView, run: RunView | None, result: Result | None, is_preview: bool) -> None:
+def _show_news(view: StudyView, run: RunView | None, result: Result | None, *, is_preview: bool) -> None:
+    """What is to be done next, and what must not be overlooked."""
     if run is not None and run.state in ("queued", "running"):
         watch_run(view.id, run.number, preview=is_preview)
     elif run is not None and run.state == "cancelled":
@@ -160,17 +169,18 @@ def _show_news(view: StudyView, run: RunView | None, result: Result | None, is_p
     elif run is not None and run.problem is not None:
         st.markdown(f"**{say('end.failed')}**")
         show_problem(run.problem)
-    if result is not None and not is_preview:
-        if not any(row.volume_ml > 0 for row in result.organs):
+    if result is not None:
+        is_empty = not any(row.volume_ml > 0 for row in result.organs)
+        if is_empty and not any(note.severity == "warning" for note in result.notes):
             st.warning(say("result.nothing"), icon=":material/search_off:")
-        show_notes(result.notes)
+        show_warnings(result.notes)
     elif run is None or run.state in ("failed", "cancelled"):
         with st.container(border=True):
             model = choose_model(view.id, "first")
         if model is not None:
             _run(view, model)
         if view.scan is not None:
-            show_notes(view.scan.notes)
+            show_warnings(view.scan.notes)
 
 
 def _run(view: StudyView, model: str) -> None:
@@ -180,6 +190,7 @@ def _run(view: StudyView, model: str) -> None:
 
 
 def _show_result(view: StudyView, run: RunView, result: Result) -> None:
+    show_remarks(result.notes)
     st.subheader(say("result.organs"), anchor=False)
     show_table(result)
     show_result_limits(result)

@@ -70,3 +70,8 @@ def told(kind: str, code: str, english: str) -> tuple[str, str]:
     """
     words = explain(kind, code, language())
     return (words, english) if words else (english, "")
+
+
+def card_words(sentence: str) -> str:
+    """A sentence of a model's card, in the visitor's language where it is known."""
+    return explain("card", sentence, language()) or sentence

@@ -8,7 +8,10 @@ const FONT = "node_modules/@expo-google-fonts/noto-sans-sc/LICENSE_FONT"
 
 async function bundle() {
   const result = await build({
-    entryPoints: ["src/viewer.js", "src/viewer.css"],
+    entryPoints: [
+      { in: "src/main.js", out: "viewer" },
+      { in: "src/viewer.css", out: "viewer" },
+    ],
     bundle: true,
     minify: true,
     format: "esm",

@@ -8,7 +8,6 @@ from html import escape
 from typing import Any
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from app.desk import desk, visitor
 from app.results import OrganRow, Result
@@ -31,33 +30,32 @@ class Other:
     result: Result
 
 
-def choose_other(view: StudyView, run: RunView, result: Result, place: DeltaGenerator) -> Other | None:
+def choose_other(view: StudyView, run: RunView, result: Result) -> Other | None:
     """Let the visitor choose another result of theirs, in the address too."""
     choices = _choices(view, run, result)
-    with place:
-        if not choices:
-            return None
-        asked = (st.query_params.get("with", ""), st.query_params.get("with_result", ""))
-        keys = ["", *[f"{other.view.id}/{other.run.number}" for other in choices]]
-        by_key = dict(zip(keys[1:], choices, strict=True))
-        st.session_state["compare-with"] = "/".join(asked) if "/".join(asked) in by_key else ""
+    if not choices:
+        return None
+    by_key = {f"{other.view.id}/{other.run.number}": other for other in choices}
+    asked = f"{st.query_params.get('with', '')}/{st.query_params.get('with_result', '')}"
+    st.session_state["compare-with"] = asked if asked in by_key else ""
 
-        def change() -> None:
-            study, _, number = str(st.session_state["compare-with"]).partition("/")
-            if study:
-                st.query_params["with"], st.query_params["with_result"] = study, number
-            else:
-                st.query_params.pop("with", None)
-                st.query_params.pop("with_result", None)
+    def change() -> None:
+        study, _, number = str(st.session_state["compare-with"]).partition("/")
+        if study:
+            st.query_params["with"], st.query_params["with_result"] = study, number
+        else:
+            st.query_params.pop("with", None)
+            st.query_params.pop("with_result", None)
 
-        chosen = st.selectbox(
-            say("compare.with"),
-            keys,
-            format_func=lambda key: _words(by_key[key]) if key else say("compare.none"),
-            key="compare-with",
-            on_change=change,
-            width=520,
-        )
+    chosen = st.selectbox(
+        say("compare.with"),
+        ["", *by_key],
+        format_func=lambda key: _words(by_key[key]) if key else say("compare.none"),
+        key="compare-with",
+        on_change=change,
+        width=230,
+        label_visibility="collapsed",
+    )
     return by_key.get(str(chosen))
 
 

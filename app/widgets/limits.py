@@ -7,7 +7,7 @@ import streamlit as st
 from app.catalogue import models
 from app.results import Result
 from app.studies import Refused
-from app.text import say
+from app.text import card_words, say
 from app.widgets.models import words_of
 from app.widgets.problems import plain
 
@@ -24,4 +24,4 @@ def show_result_limits(result: Result) -> None:
     with st.container(border=True):
         st.markdown(f"**{say('result.limits', model=plain(title))}**")
         st.caption(say("model.field", field=field))
-        st.markdown("\n".join(f"- {plain(limit)}" for limit in model.limits))
+        st.markdown("\n".join(f"- {plain(card_words(limit))}" for limit in model.limits))

@@ -7,7 +7,7 @@ import streamlit as st
 from app.catalogue import Model, models
 from app.desk import desk, visitor
 from app.studies import Problem, Refused
-from app.text import say, told
+from app.text import card_words, say, told
 from app.widgets.problems import plain, show_problem
 
 _POLL_S = 0.5
@@ -41,24 +41,29 @@ def choose_model(study: str, key: str) -> str | None:
         show_problem(Problem(say("model.none"), say("model.none.advice")))
         return None
     by_name = {model.name: model for model in installed}
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    name = str(
-        left.selectbox(
-            say("model.choose"), list(by_name), format_func=lambda name: words_of(by_name[name])[0], key=f"model-{key}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        name = str(
+            st.selectbox(
+                say("model.choose"),
+                list(by_name),
+                format_func=lambda name: words_of(by_name[name])[0],
+                key=f"model-{key}",
+                label_visibility="collapsed",
+                width=340,
+            )
         )
-    )
-    with right.container(horizontal=True, vertical_alignment="center"):
         started = st.button(say("model.run"), type="primary", key=f"run-{key}", icon=":material/play_arrow:")
+        with st.popover(say("model.limits"), type="tertiary", icon=":material/info:"):
+            _list_limits(by_name[name])
         show_forecast(study, name)
     _, description, field = words_of(by_name[name])
     st.caption(f"{plain(description)} {say('model.field', field=plain(field))}")
-    with st.expander(say("model.limits")):
-        _list_limits(by_name[name])
     return name if started else None
 
 
 def _list_limits(model: Model) -> None:
-    st.markdown("\n".join(f"- {plain(limit)}" for limit in model.limits))
+    st.markdown(f"**{say('result.limits', model=plain(words_of(model)[0]))}**")
+    st.markdown("\n".join(f"- {plain(card_words(limit))}" for limit in model.limits))
     st.caption(say("model.version", name=model.name, version=model.version))
 
 

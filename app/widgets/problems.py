@@ -19,14 +19,16 @@ def show_problem(problem: Problem) -> None:
     st.error("\n\n".join(line for line in lines if line), icon=":material/error:")
 
 
-def show_notes(notes: Iterable[Note]) -> None:
-    """Warnings in full; remarks together and without alarm."""
-    remarks = []
+def show_warnings(notes: Iterable[Note]) -> None:
+    """What must not be overlooked, each in a box of its own."""
     for note in notes:
         if note.severity == "warning":
             st.warning(note_text(note), icon=":material/warning:")
-        else:
-            remarks.append(note_text(note))
+
+
+def show_remarks(notes: Iterable[Note]) -> None:
+    """What is good to know, together and without alarm."""
+    remarks = [note_text(note) for note in notes if note.severity != "warning"]
     if remarks:
         st.info("\n\n".join(remarks), icon=":material/info:")
 

@@ -9,11 +9,11 @@ import streamlit as st
 from app.scans import Scan
 from app.studies import StudyView
 from app.text import name_of, say
-from app.widgets.problems import show_notes
+from app.widgets.problems import show_remarks
 
 
 def show_summary(view: StudyView) -> None:
-    """Format, size, place, range of HU; and what the intake had to say."""
+    """Format, size, place, range of HU; and the remarks of the intake (its warnings stand above the picture)."""
     scan = view.scan
     if scan is None:
         return
@@ -24,9 +24,8 @@ def show_summary(view: StudyView) -> None:
         for key, text in facts.items()
     )
     st.html(f'<div class="facts">{rows}</div>')
-    if scan.notes:
-        show_notes(scan.notes)
-    else:
+    show_remarks(scan.notes)
+    if not scan.notes:
         st.caption(say("scan.notes.none"))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from app.routes import PREFIX, asset_version
+from app.text import say
 
 _FONT = """
 @font-face {{ font-family: "Noto Sans SC"; src: local("Noto Sans SC"), local("Noto Sans CJK SC"), url("{url}");
@@ -28,7 +29,10 @@ def assets_path() -> str:
 
 def page_style() -> str:
     """The style sheet of the page; the font is fetched only where Chinese is shown and the computer has no font."""
-    return f"<style>{_FONT.format(url=f'{assets_path()}/font.ttf')}{_sheet()}</style>"
+    font = _FONT.format(url=f"{assets_path()}/font.ttf")
+    # Streamlit's uploader speaks English only: its words are replaced by the style sheet.
+    words = f':root {{ --choose: "{say("intake.choose")}"; --drop: "{say("intake.drop")}"; }}'
+    return f"<style>{font}{words}{_sheet()}</style>"
 
 
 @lru_cache(maxsize=1)

@@ -28,6 +28,7 @@ def show_training(study: str, run: RunView, result: Result) -> None:
             default=result.corrected.get("organs", []),
             format_func=lambda name: name_of("organ", name),
             key=f"training-organs-{run.number}",
+            placeholder=say("intake.choose"),
         )
         default = os.environ.get("MEDSEG_TRAINING", str(Path("~/.local/share/medseg/training").expanduser()))
         folder = st.text_input(say("training.folder"), default, key="training-folder")

@@ -24,6 +24,12 @@ export default function (component) {
 }
 """
 _mount = st.components.v2.component("medseg_viewer", js=_LOADER)
+_AHEAD = """
+export default function ({ data }) {
+  import(window.location.origin + data.assets + "/viewer.js")
+}
+"""
+_fetch = st.components.v2.component("medseg_viewer_ahead", js=_AHEAD)
 _HEAD = "head-neck"
 
 
@@ -59,12 +65,17 @@ def show_viewer(
         "compare": compare,
     }
     if compare is not None:
-        data["title"] = say("compare.this")
+        data["title"] = say("compare.this_side")
     answer = _mount(key=f"{key}-{study}", data=data, on_saved_change=_nothing)
     return answer.saved if isinstance(answer.saved, int) else None
 
 
 def _nothing() -> None: ...
+
+
+def fetch_ahead() -> None:
+    """Let the browser fetch the viewer while the visitor still looks for a scan."""
+    _fetch(key="viewer-ahead", data={"assets": assets_path()})
 
 
 def side_of(

@@ -48,14 +48,11 @@ def compare(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     alignment = align(scan, result, other_scan, other)
     progress(Progress("measure", 0.3, "Comparing"))
     theirs = brought_here(other.mask(), other_scan, scan, alignment)
-    pairs = {row.name: row.value for row in other.organs}
-    mine = result.mask()
-    difference = np.zeros(scan.shape, np.uint8, order="F")
-    rows = []
-    for row in result.organs:
-        if row.name in pairs:
-            rows.append(_organ(row.name, mine == row.value, theirs == pairs[row.name], difference))
-    np.save(request.out / DIFFERENCE, difference)
+    values = {row.name: row.value for row in result.organs}
+    shared = {row.value: values[row.name] for row in other.organs if row.name in values}
+    here, there = _renamed(result.mask(), {value: value for value in shared.values()}), _renamed(theirs, shared)
+    np.save(request.out / DIFFERENCE, difference_map(here, there))
+    rows = [{"name": row.name, "dice": _dice(here, there, row.value)} for row in result.organs if row.value in shared.values()]
     facts = {"matrix": alignment.matrix.tolist(), "kind": alignment.kind, "residual_mm": alignment.residual_mm}
     emit_json(request.out / FILE, facts | {"organs": rows})
     return {}
@@ -67,15 +64,26 @@ def _scan(folder: str) -> Scan:
     return scan
 
 
-def _organ(name: str, here: Array, there: Array, difference: Array) -> dict[str, Any]:
-    both = int((here & there).sum())
-    total = int(here.sum()) + int(there.sum())
-    gone, new = there & ~here, here & ~there
-    difference[gone & (difference == 0)] = GONE
-    # Where one organ gave way to another, both are right to be seen.
-    difference[new & (difference == GONE)] = OTHER
-    difference[new & (difference == 0)] = NEW
-    return {"name": name, "dice": None if total == 0 else round(2 * both / total, 4)}
+def _renamed(mask: Array, values: dict[int, int]) -> Array:
+    """The mask with other values; organs that are not named are left out."""
+    table = np.zeros(256, np.uint8)
+    table[list(values)] = list(values.values())
+    return table[mask]
+
+
+def difference_map(here: Array, there: Array) -> Array:
+    """Where two masks of the same values differ, and how."""
+    difference = np.zeros(here.shape, np.uint8, order="F")
+    difference[(here == 0) & (there > 0)] = GONE
+    difference[(here > 0) & (there == 0)] = NEW
+    difference[(here > 0) & (there > 0) & (here != there)] = OTHER
+    return difference
+
+
+def _dice(here: Array, there: Array, value: int) -> float | None:
+    mine, theirs = here == value, there == value
+    total = int(mine.sum()) + int(theirs.sum())
+    return None if total == 0 else round(2 * int((mine & theirs).sum()) / total, 4)
 
 
 def align(scan: Scan, result: Result, other_scan: Scan, other: Result) -> Alignment:

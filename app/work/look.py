@@ -73,9 +73,3 @@ def facts_of(volume: Volume, hu: Array) -> dict[str, Any]:
         "findings": [{"code": f.code, "message": f.message, "severity": f.severity} for f in volume.findings],
         "sha256": volume.sha256,
     }
-
-
-def hu_of(folder: Path) -> Array:
-    """The scan that `look` laid out, mapped from the disk."""
-    hu: Array = np.load(folder / HU, mmap_mode="r")
-    return hu

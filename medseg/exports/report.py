@@ -95,8 +95,8 @@ def build_report(result: Segmentation, card: ModelCard | None = None, language: 
     Args:
         result: the study.
         card: of its model, for limits and training percentiles; None where it is not at hand.
-        language: of the words. Findings and limits are said as the engine and the card say them, findings in
-            Chinese too where there is a translation.
+        language: of the words. Findings are said as the engine says them, with their translation before them
+            where there is one; limits in either language.
     """
     references = {row.organ: reference_for(row.organ, card) for row in result.measurements}
     colours = {label.name: label.colour for label in result.labels}
@@ -110,7 +110,7 @@ def build_report(result: Segmentation, card: ModelCard | None = None, language: 
         rows=tuple(rows),
         sources=tuple(f"[{number}] {source}" for number, source in enumerate(sources, 1)),
         pictures=tuple(_pictures(language, result)),
-        limits=tuple(card.limits) if card is not None else (),
+        limits=tuple(explain("card", limit, language) or limit for limit in card.limits) if card is not None else (),
         provenance=tuple(_provenance(language, result)),
     )
 

@@ -17,6 +17,7 @@ export class Editing {
     this.ball = false
     this.protect = true
     this.stroke = null
+    this.isOpen = false
     this.queue = Promise.resolve()
     this.element = this.#build()
   }
@@ -25,7 +26,7 @@ export class Editing {
     const { words } = this
     this.organ = h(
       "select",
-      { "aria-label": words["edit.organ"], onchange: (event) => this.#choose(Number(event.target.value)) },
+      { "aria-label": words["edit.organ"], onchange: (event) => (this.value = Number(event.target.value)) },
       ...this.organs.map((organ) => h("option", { value: String(organ.value) }, organ.title)),
     )
     this.pens = new Map(
@@ -44,7 +45,6 @@ export class Editing {
     return h(
       "div",
       { class: "bar edit", role: "toolbar", "aria-label": words["edit"] },
-      h("strong", {}, words["edit"]),
       this.organ,
       h("div", { class: "group" }, ...this.pens.values()),
       h("label", { class: "slider" }, words["edit.size"], this.size, this.sizeText),
@@ -61,10 +61,6 @@ export class Editing {
   #check(key, on, change) {
     const box = h("input", { type: "checkbox", checked: on, onchange: (event) => change(event.target.checked) })
     return h("label", { class: "check" }, box, this.words[key])
-  }
-
-  #choose(value) {
-    this.value = value
   }
 
   #setSize(radius) {
@@ -94,9 +90,11 @@ export class Editing {
   async open() {
     this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
     await this.ask("open")
+    this.isOpen = true
   }
 
   penDown(tile, voxel, tool) {
+    if (!this.isOpen) return undefined
     if (tool === "fill") return this.#fill(tile, voxel)
     const start = voxel.map(round)
     const slice = Math.floor(start[AXIS[tile.plane]] + 0.5)

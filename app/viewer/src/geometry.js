@@ -20,10 +20,6 @@ export function inverted(affine) {
   return [...rows.map((row, index) => [...row, shift[index]]), [0, 0, 0, 1]]
 }
 
-export function multiplied(a, b) {
-  return a.map((row) => [0, 1, 2, 3].map((column) => row.reduce((sum, value, k) => sum + value * b[k][column], 0)))
-}
-
 export function clamp(value, low, high) {
   return Math.min(Math.max(value, low), high)
 }
@@ -35,4 +31,11 @@ export function settled(voxel, shape) {
 
 export function distanceMm(a, b, spacing) {
   return Math.hypot(...[0, 1, 2].map((axis) => (a[axis] - b[axis]) * spacing[axis]))
+}
+
+/** The point that lies most central. */
+export function central(points, spacing) {
+  const middle = [0, 1, 2].map((axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length)
+  const off = (point) => distanceMm(point, middle, spacing)
+  return [...points].sort((a, b) => off(a) - off(b))[0]
 }

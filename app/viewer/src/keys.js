@@ -21,6 +21,7 @@ export const SHORTCUTS = [
   ["S", "keys.screenshot"],
   ["F", "keys.fullscreen"],
   ["Ctrl + Z, Y", "keys.undo"],
+  [",  .", "keys.pen"],
   ["H  ?", "keys.help"],
 ]
 
@@ -65,6 +66,8 @@ function act(key, hands) {
     l: () => hands.toggleOutline(),
     "[": () => hands.opacityBy(-0.05),
     "]": () => hands.opacityBy(0.05),
+    ",": () => hands.penBy(-1),
+    ".": () => hands.penBy(1),
     j: () => hands.nextOrgan(1),
     k: () => hands.nextOrgan(-1),
     x: () => hands.toggleCrosshair(),

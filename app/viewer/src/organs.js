@@ -29,10 +29,11 @@ export class OrganList {
     this.#mark()
   }
 
+  /** Millilitres by value, while a mask is being corrected. */
   setVolumes(volumes) {
     for (const row of this.rows.children) {
-      const value = volumes[row.dataset.value]
-      if (value !== undefined) row.querySelector(".volume").textContent = value
+      const ml = volumes[row.dataset.value]
+      if (ml !== undefined) row.querySelector(".volume").textContent = volumeText(ml)
     }
   }
 
@@ -83,4 +84,10 @@ export class OrganList {
       row.hidden = wanted !== "" && !this.organs[number].title.toLowerCase().includes(wanted)
     }
   }
+}
+
+/** Three digits that matter, as in the table. */
+function volumeText(ml) {
+  const digits = ml < 1 ? 2 : ml < 1000 ? 1 : 0
+  return ml === 0 ? "–" : ml.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits })
 }

@@ -9,6 +9,7 @@ const CROSSING = { axial: ["sagittal", "coronal"], coronal: ["sagittal", "axial"
 const WORD = "#f1f5f9"
 const MEASURE = "#ffd166"
 const GAP = 14
+const TITLE_STEP = 8
 const LENGTHS_MM = [5, 10, 20, 50, 100, 200]
 
 /** Lines, circles and words for all tiles of a stage. */
@@ -20,7 +21,8 @@ export function describe(stage, model) {
       items.push(word(tile.left + 10, tile.top + 18, model.words["plane.3d"], "start", PLANE_COLOURS.none))
       continue
     }
-    items.push(...labels(stage, tile, model), ...letters(tile), ...scale(stage, tile))
+    const title = titleOf(stage, tile, model)
+    items.push(word(tile.left + 10, tile.top + 18, title, "start", PLANE_COLOURS[tile.plane]), ...letters(tile, title), ...scale(stage, tile))
     if (model.crosshair) items.push(...crosshair(stage, tile))
     items.push(...measures(stage, tile, model))
     if (model.pen && model.pen.tile === tile.plane) items.push(pen(stage, tile, model.pen))
@@ -32,19 +34,20 @@ function word(x, y, text, anchor = "middle", colour = WORD, size = 13, letter = 
   return { kind: "word", x, y, text, anchor, colour: colour || WORD, size, letter }
 }
 
-function labels(stage, tile, model) {
+function titleOf(stage, tile, model) {
   const axis = AXIS[tile.plane]
-  const text = `${model.words[`plane.${tile.plane}`]}  ${stage.voxel[axis] + 1} / ${stage.scan.shape[axis]}`
-  return [word(tile.left + 10, tile.top + 18, text, "start", PLANE_COLOURS[tile.plane])]
+  return `${model.words[`plane.${tile.plane}`]}  ${stage.voxel[axis] + 1} / ${stage.scan.shape[axis]}`
 }
 
-function letters(tile) {
+/** Letters of the sides; in a narrow tile the upper one stands below the title. */
+function letters(tile, title) {
   const [left, right, top, bottom] = LETTERS[tile.plane]
   const [middleX, middleY] = [tile.left + tile.width / 2, tile.top + tile.height / 2]
+  const isNarrow = 20 + title.length * TITLE_STEP > tile.width / 2 - 8
   return [
     word(tile.left + 14, middleY + 5, left, "middle", WORD, 16, true),
     word(tile.left + tile.width - 32, middleY + 5, right, "middle", WORD, 16, true),
-    word(middleX, tile.top + 20, top, "middle", WORD, 16, true),
+    word(middleX, tile.top + (isNarrow ? 40 : 20), top, "middle", WORD, 16, true),
     word(middleX, tile.top + tile.height - 9, bottom, "middle", WORD, 16, true),
   ]
 }

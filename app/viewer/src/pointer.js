@@ -30,7 +30,7 @@ export class Pointer {
   }
 
   #down(event) {
-    if (event.target.closest?.("input, button")) return
+    if (event.target.closest?.("input, button, select")) return
     const [x, y] = this.#place(event)
     const tile = this.stage.tileAt(x, y)
     if (!tile) return
@@ -85,7 +85,7 @@ export class Pointer {
     const drag = this.drag
     const [dx, dy] = [x - drag.x, y - drag.y]
     const voxel = drag.tile.plane === "3d" ? null : this.stage.voxelAt(drag.tile, x, y)
-    if (drag.kind === "turn") this.stage.turn(dx, dy)
+    if (drag.kind === "turn") this.stage.now((stage) => stage.solid.turn(dx, dy))
     else if (drag.kind === "window") this.hands.windowBy(dx, dy)
     else if (drag.kind === "pan") this.hands.panBy(this.stage, drag.tile, dx, dy)
     else if (drag.kind === "move") this.hands.moveTo(this.stage, voxel)
@@ -102,7 +102,7 @@ export class Pointer {
   #pinched() {
     const now = this.#pinch()
     const { tile } = this.drag
-    if (tile.plane === "3d") this.stage.zoom3d(now.span / this.drag.span)
+    if (tile.plane === "3d") this.stage.now((stage) => stage.solid.zoom(now.span / this.drag.span))
     else {
       this.hands.zoomBy(this.stage, now.span / this.drag.span, this.stage.voxelAt(tile, now.x, now.y))
       this.hands.panBy(this.stage, tile, now.x - this.drag.x, now.y - this.drag.y)
@@ -129,7 +129,7 @@ export class Pointer {
     const tile = this.stage.tileAt(x, y)
     if (!tile) return
     event.preventDefault()
-    if (tile.plane === "3d") return this.stage.zoom3d(event.deltaY < 0 ? 1.1 : 1 / 1.1)
+    if (tile.plane === "3d") return this.stage.now((stage) => stage.solid.zoom(event.deltaY < 0 ? 1.1 : 1 / 1.1))
     if (event.ctrlKey || event.metaKey) return this.hands.zoomBy(this.stage, Math.exp(-event.deltaY / 400), this.stage.voxelAt(tile, x, y))
     // Touch pads send many small steps, wheels few large ones.
     this.wheelRest += event.deltaMode === 0 ? event.deltaY / 60 : event.deltaY

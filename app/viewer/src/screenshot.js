@@ -4,8 +4,8 @@ import { describe, paintOn } from "./overlay.js"
 
 const FOOT = 26
 
-export async function saveScreenshot(sides, modelOf, notice) {
-  const shots = await Promise.all(sides.filter((side) => side.stage?.tiles).map((side) => shoot(side, modelOf(side))))
+export async function saveScreenshot(sides, notice) {
+  const shots = await Promise.all(sides.filter((side) => side.stage?.tiles).map(shoot))
   if (!shots.length) return
   const [width, height] = [shots.reduce((sum, shot) => sum + shot.width, 0), Math.max(...shots.map((shot) => shot.height))]
   const sheet = new OffscreenCanvas(width, height + FOOT)
@@ -23,12 +23,12 @@ export async function saveScreenshot(sides, modelOf, notice) {
   save(await sheet.convertToBlob({ type: "image/png" }))
 }
 
-async function shoot(side, model) {
+async function shoot(side) {
   const bitmap = await side.stage.bitmap()
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height)
   const context = canvas.getContext("2d")
   context.drawImage(bitmap, 0, 0)
-  paintOn(context, describe(side.stage, model), bitmap.width / side.stage.canvas.clientWidth)
+  paintOn(context, describe(side.stage, side.model()), bitmap.width / side.stage.canvas.clientWidth)
   return canvas
 }
 

@@ -24,13 +24,8 @@ export class Toolbar {
     this.tools = new Map(Object.entries(TOOLS).map(([name, icon]) => [name, button(icon, words[`tool.${name}`], () => hands.setTool(name))]))
     this.opacity = h("input", { type: "range", min: "0", max: "100", step: "5", value: "45", "aria-label": words["opacity"], title: words["opacity"], oninput: (e) => hands.setOpacity(Number(e.target.value) / 100) })
     this.outline = button("outline", words["outline"], () => hands.toggleOutline())
-    this.bones = button("bone", words["bones"], () => hands.toggleBones())
-    this.volume = button("cube", words["volume3d"], () => hands.toggleVolume())
-    this.cut = h("select", { class: "cut", "aria-label": words["cut"], title: words["cut"], onchange: (e) => hands.setCut(e.target.value) }, ...["", "axial", "coronal", "sagittal"].map((plane) => h("option", { value: plane }, plane ? `${words["cut"]}: ${words[`plane.${plane}`]}` : words["cut.none"])))
-    this.flip = button("redo", words["cut.flip"], () => hands.flipCut())
     this.difference = button("diff", words["difference"], () => hands.toggleDifference())
     this.correct = h("button", { type: "button", class: "text", onclick: () => hands.toggleEditing() }, words["edit"])
-    this.solid = h("div", { class: "group solid" }, this.bones, this.volume, this.cut, this.flip)
     this.element = h(
       "div",
       { class: "bar", role: "toolbar", "aria-label": words["toolbar"] },
@@ -39,7 +34,6 @@ export class Toolbar {
       h("div", { class: "group numbers" }, this.level.label, this.width.label),
       h("div", { class: "group", role: "group", "aria-label": words["tools"] }, ...this.tools.values()),
       (this.overlayGroup = h("div", { class: "group overlay-tools" }, h("label", { class: "slider", title: words["opacity"] }, this.opacity), this.outline, this.difference)),
-      this.solid,
       h("span", { class: "grow" }),
       this.correct,
       h(
@@ -72,14 +66,8 @@ export class Toolbar {
     for (const [name, element] of this.tools) setPressed(element, name === state.tool)
     this.opacity.value = String(Math.round(state.opacity * 100))
     setPressed(this.outline, state.outline)
-    setPressed(this.bones, state.bones)
-    setPressed(this.volume, state.volume)
     setPressed(this.difference, state.difference)
     setPressed(this.correct, state.editing)
-    this.cut.value = state.cut
-    const solid = state.layout === "four" || state.layout === "3d"
-    this.solid.hidden = !solid
-    this.flip.hidden = !state.cut
     this.overlayGroup.hidden = !state.hasOrgans
     this.difference.hidden = !state.canCompare
     this.correct.hidden = !state.canEdit

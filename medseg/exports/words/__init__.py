@@ -22,8 +22,9 @@ def explain(kind: str, code: str, language: Language) -> str:
     """What a finding, an error, an advice or a model is, in a language that the engine does not speak; else empty.
 
     Args:
-        kind: 'finding', 'error', 'advice' or 'model'.
-        code: of the finding, class of the error, or 'NAME.title' and the like.
+        kind: 'finding', 'error', 'advice', 'model' or 'card'.
+        code: of the finding, class of the error, 'NAME.title' and the like; of a card the English sentence itself,
+            so that a sentence that was changed is not explained by its old translation.
         language: English is what the engine says already, so it has no entries.
     """
     return "" if language == "en" else _words(f"messages.{language}").get(f"{kind}.{code}", "")
