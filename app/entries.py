@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.studies import Problem
 from medseg.jobs.queue import Job
-from medseg.jobs.request import Failure
+from medseg.jobs.request import Failure, JobRequest
+from medseg.runtime.options import Options
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Entry:
-    """A study as the desk keeps it."""
+    """A study as the desk keeps it.
+
+    Attributes:
+        owner: the visitor who brought it.
+        series: the one that was chosen, where there were several.
+        accept: the visitor's reason to go on with what is no CT or holds no Hounsfield units.
+    """
 
     owner: str
     title: str
@@ -31,7 +40,13 @@ class Entry:
     look: Job
     scan_folder: Path
     series: str | None = None
+    accept: str = ""
     runs: tuple[Run, ...] = ()
+
+    def request(self, out: Path, *, model: str = "", extra: Mapping[str, Any] | None = None) -> JobRequest:
+        """Work on this scan, read as it was read first."""
+        options = Options(accept=self.accept)
+        return JobRequest(self.source, out, model=model, series=self.series, options=options, extra=extra or {})
 
 
 def problem_of(entry: Entry, error: Failure) -> Problem:

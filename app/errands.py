@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from app.entries import problem_of
 from app.studies import Forecast, TaskView
 from medseg.jobs.queue import Job
-from medseg.jobs.request import JobRequest
 
 if TYPE_CHECKING:
     from app.services import Desk
@@ -83,8 +82,7 @@ class Errands:
                 out = self.desk.folders.root / study / "tasks" / re.sub(r"[^\w.-]", "_", name)
                 shutil.rmtree(out, ignore_errors=True)
                 told = {**extra, "task": task}
-                request = JobRequest(entry.source, out, model=model, series=entry.series, extra=told)
-                job = self._jobs[study, name] = self.desk.helpers.submit(request)
+                job = self._jobs[study, name] = self.desk.helpers.submit(entry.request(out, model=model, extra=told))
         now = job.status
         problem = problem_of(entry, now.error) if now.error else None
         return TaskView(now.state, job.request.out, now.fraction, problem)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from app.gate import guard
 from app.language import choose_language, settle_language
 from app.text import language, say
 from app.widgets.style import page_style
@@ -26,4 +27,5 @@ _chosen = st.navigation(_pages, position="top")
 with st.container(horizontal=True, key="language-row"):
     st.html(f'{page_style()}<span id="medseg-language" lang="{"zh-Hans" if language() == "zh" else "en"}"></span>')
     choose_language()
+guard()
 _chosen.run()

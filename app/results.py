@@ -13,7 +13,8 @@ import numpy as np
 
 from app.scans import MASK, PAGE, Array, Note
 
-FILES = ("mask.nii.gz", "labels.json", "measurements.csv", "measurements.json", "preview.png", "run.json")
+RUN = "run.json"
+FILES = ("mask.nii.gz", "labels.json", "measurements.csv", "measurements.json", "preview.png", RUN)
 SHOWN = "page"
 Colour = tuple[int, int, int]
 
@@ -79,7 +80,7 @@ class Result:
 
 def read_result(folder: Path) -> Result:
     """A result folder as the page shows it."""
-    facts, run, shown = (_json(folder / name) for name in ("labels.json", "run.json", f"{SHOWN}/{PAGE}"))
+    facts, run, shown = (_json(folder / name) for name in ("labels.json", RUN, f"{SHOWN}/{PAGE}"))
     colours = {label["name"]: label["color"] for label in facts["labels"]}
     rows = tuple(_organ(row, colours) for row in _json(folder / "measurements.json"))
     return Result(
@@ -95,6 +96,11 @@ def read_result(folder: Path) -> Result:
             int(value): Histogram(h["low"], h["high"], tuple(h["counts"])) for value, h in shown["histograms"].items()
         },
     )
+
+
+def accepted_in(folder: Path) -> str:
+    """The reason with which the scan of a result folder was accepted in spite of a refusal; '' for most."""
+    return str(_json(folder / RUN).get("accepted", "")) if (folder / RUN).is_file() else ""
 
 
 def _organ(row: dict[str, Any], colours: dict[str, list[int]]) -> OrganRow:

@@ -7,7 +7,7 @@ asks: a study is there for the browser that brought it and for nobody else.
 
 from __future__ import annotations
 
-import shutil
+import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,14 +19,16 @@ from app.entries import Entry, Run, problem_of
 from app.errands import Errands
 from app.folders import KEEP_HOURS, WorkFolders
 from app.imports import Imports
-from app.results import Result, read_result
+from app.quotas import Quota
+from app.results import Result, accepted_in, read_result
 from app.scans import Scan, read_scan
 from app.studies import RunView, StudyView, refused
 from app.text import say
-from app.uploads import Upload, store, strip_ending
+from app.uploads import Upload, size_of, store, strip_ending
 from medseg.examples import example_path
 from medseg.jobs.queue import Job, JobQueue
 from medseg.jobs.request import JobRequest
+from medseg.runtime.options import Options
 
 _SWEEP_S = 600.0
 _LET_GO_S = 60.0
@@ -41,6 +43,7 @@ class Desk:
 
     def __init__(self, parent: Path | None = None) -> None:
         self.folders = WorkFolders(parent)
+        self.quota = Quota(self.folders.root)
         self.readers = JobQueue(work="app.work.look:look")
         self.segmenters = JobQueue(work="app.work.segment:segment")
         self.helpers = JobQueue(work="app.work.tasks:run")
@@ -61,9 +64,9 @@ class Desk:
         """Copy uploaded files into a new private folder, under names of our own; the study's id.
 
         Raises:
-            Refused: the disk is full.
+            Refused: the disk is full, or the server is busy.
         """
-        study = self.folders.new()
+        study = self._new_study(sum(map(size_of, uploads)))
         try:
             source = store(uploads, self.folders.root / study / "input")
         except OSError as error:
@@ -72,7 +75,17 @@ class Desk:
         shown = uploads[0].name if len(uploads) == 1 else say("intake.several", count=len(uploads))
         return self._begin(study, visitor, strip_ending(shown), source, shown)
 
-    def take_path(self, path: Path, visitor: str, title: str = "") -> str:
+    def _new_study(self, bytes_more: int = 0) -> str:
+        if limit := self.quota.refusal(self._waiting(), bytes_more):
+            raise refused(f"busy.{limit}")
+        return self.folders.new()
+
+    def _waiting(self) -> int:
+        return sum(job.state == "queued" for queue in self._queues() for job in queue.jobs())
+
+    def take_path(
+        self, path: Path, visitor: str, title: str = "", *, series: str | None = None, accept: str = ""
+    ) -> str:
         """Begin a study with a scan that lies on the server already; it is read and left alone.
 
         Raises:
@@ -80,7 +93,8 @@ class Desk:
         """
         if not path.exists():
             raise refused("path", path=path)
-        return self._begin(self.folders.new(), visitor, title or strip_ending(path.name), path, path.name)
+        title = title or strip_ending(path.name)
+        return self._begin(self._new_study(), visitor, title, path, path.name, series=series, accept=accept)
 
     def take_example(self, visitor: str) -> str:
         """Begin a study with the shipped example.
@@ -98,32 +112,57 @@ class Desk:
         Raises:
             Refused: the scan or the result is not there.
         """
-        study = self.take_path(path, visitor, folder.name)
-        if series is not None:
-            self.choose_series(study, visitor, series)
+        study = self.take_path(path, visitor, folder.name, series=series, accept=accepted_in(folder))
         extra = {"task": "open", "result": str(folder)}
         self.add_run(study, visitor, model, corrected=False, queue=self.helpers, extra=extra)
         return study
 
-    def _begin(self, study: str, visitor: str, title: str, source: Path, shown: str) -> str:
-        folder = self.folders.root / study / "scan"
-        look = self.readers.submit(JobRequest(source, folder))
-        with self._lock:
-            self._studies[study] = Entry(visitor, title, source, shown, look, folder)
+    def _begin(
+        self,
+        study: str,
+        visitor: str,
+        title: str,
+        source: Path,
+        shown: str,
+        *,
+        series: str | None = None,
+        accept: str = "",
+    ) -> str:
+        folder = self.folders.root / study / f"scan-{secrets.token_hex(4)}"
+        look = self.readers.submit(JobRequest(source, folder, series=series, options=Options(accept=accept)))
+        self._put(study, Entry(visitor, title, source, shown, look, folder, series, accept))
         return study
 
     def choose_series(self, study: str, visitor: str, series: str) -> None:
         """Read another series of the same files; results of the earlier one are forgotten."""
-        entry = self.entry(study, visitor)
-        for job in self.errands.take_back(study):
+        self._read_again(study, visitor, series=series)
+
+    def accept(self, study: str, visitor: str, reason: str) -> None:
+        """Read what was refused as no CT or no Hounsfield units all the same; the reason stays on record.
+
+        Raises:
+            Refused: there is no reason in what was written.
+        """
+        if not reason.strip():
+            raise refused("reason")
+        self._read_again(study, visitor, accept=reason.strip())
+
+    def _read_again(self, study: str, visitor: str, **changes: Any) -> None:
+        """Read the same files in another way."""
+        entry = replace(self.entry(study, visitor), **changes)
+        for job in (entry.look, *self.errands.take_back(study), *(run.job for run in entry.runs)):
             job.cancel()
-        folder = self.folders.root / study / f"scan-{series}"
-        shutil.rmtree(folder, ignore_errors=True)
-        look = self.readers.submit(JobRequest(entry.source, folder, series=series))
-        self._put(study, replace(entry, look=look, scan_folder=folder, series=series, runs=()))
+        files = entry.title, entry.source, entry.shown_name
+        self._begin(study, visitor, *files, series=entry.series, accept=entry.accept)
 
     def run(self, study: str, visitor: str, model: str) -> int:
-        """Queue the study's scan for a model; the number of the run."""
+        """Queue the study's scan for a model; the number of the run.
+
+        Raises:
+            Refused: too many are waiting.
+        """
+        if self._waiting() >= self.quota.limits.max_waiting:
+            raise refused("busy.queue")
         forecast = self.errands.known_forecast(study, visitor, model)
         with self._lock:
             number = len(self.entry(study, visitor).runs) + 1
@@ -138,7 +177,7 @@ class Desk:
             entry = self.entry(study, visitor)
             number = len(entry.runs) + 1
             out = self.run_folder(study, number)
-            job = queue.submit(JobRequest(entry.source, out, model=model, series=entry.series, extra=extra))
+            job = queue.submit(entry.request(out, model=model, extra=extra))
             self._put(study, replace(entry, runs=(*entry.runs, Run(number, model, corrected, job))))
             return number
 
@@ -226,9 +265,12 @@ class Desk:
     def close(self) -> None:
         """Stop all jobs and delete all folders."""
         self._closed.set()
-        for queue in (self.readers, self.segmenters, self.helpers):
+        for queue in self._queues():
             queue.close()
         self.folders.close()
+
+    def _queues(self) -> tuple[JobQueue, ...]:
+        return self.readers, self.segmenters, self.helpers
 
     def _owned(self, study: str, visitor: str) -> Entry | None:
         with self._lock:

@@ -17,8 +17,15 @@ class Upload(Protocol):
 
     name: str
 
-    def seek(self, offset: int, /) -> int: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+    def tell(self) -> int: ...
     def read(self, size: int = -1, /) -> bytes: ...
+
+
+def size_of(upload: Upload) -> int:
+    """Bytes of what was handed in."""
+    upload.seek(0, 2)
+    return int(upload.tell())
 
 
 def strip_ending(name: str) -> str:

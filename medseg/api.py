@@ -10,6 +10,7 @@ import numpy as np
 from medseg.errors import GeometryError
 from medseg.imaging import Finding, Volume, read_volume
 from medseg.imaging.checks import check_finite
+from medseg.imaging.room import reading_room
 from medseg.inference.memory import Forecast
 from medseg.inference.segmenter import Raw, Segmenter
 from medseg.inference.warm import warm_segmenter
@@ -54,20 +55,30 @@ def segment(
     """
     report, clock, options = progress or ignore, StageClock(), options or Options()
     reset_peak_memory()
+    if not isinstance(source, Volume):
+        reading_room().warm_up()  # it starts while the model is loaded
     with clock.stage("model"):
         report(Progress("model", 0.0, "Loading the model"))
         package, segmenter = warm_segmenter(model, options)
     with clock.stage("read"):
         report(Progress("read", 0.02, "Reading the scan"))
-        volume = _checked(source) if isinstance(source, Volume) else read_volume(source, series=series)
+        volume = _volume(source, series, options)
     raw = segmenter(volume, clock, report, options.max_memory_mb)
     with clock.stage("measure"):
         report(Progress("measure", 0.92, "Measuring"))
         measurements = measure(raw.label_map, volume, segmenter.labels)
     findings = (*volume.findings, *raw.findings, *_verdict(raw.label_map, segmenter.labels, raw.findings))
     report(Progress("done", 1.0, "Done"))
-    run = _run_report(volume, package, segmenter, clock) | _foretold(raw)
+    verdict = "segmented" if raw.label_map.labels.any() else "empty"
+    run = _run_report(volume, package, segmenter, clock) | _foretold(raw) | {"verdict": verdict}
+    run |= {"accepted": options.accept} if options.accept else {}
     return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run)
+
+
+def _volume(source: str | Path | Volume, series: str | int | None, options: Options) -> Volume:
+    if isinstance(source, Volume):
+        return _checked(source)
+    return read_volume(source, series=series, accept=options.accept or None)
 
 
 def forecast(volume: Volume, *, model: str = DEFAULT_MODEL, options: Options | None = None) -> Forecast | None:
@@ -122,6 +133,7 @@ def _run_report(volume: Volume, package: ModelPackage, segmenter: Segmenter, clo
             "spacing_mm": [round(step, 6) for step in geometry.spacing_mm],
             "orientation": geometry.orientation,
         },
+        "intake": dict(volume.evidence),
         "seconds": dict(clock.seconds) | {"total": round(sum(clock.seconds.values()), 3)},
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),

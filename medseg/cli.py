@@ -1,4 +1,4 @@
-"""The `medseg` command: segment, models, import, export, evaluate, train, benchmark. Thin: parse, call, exit code."""
+"""The `medseg` command: segment, models, export, deidentify, evaluate, train ... Thin: parse, call, exit code."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def segment(
     precision: Precision = "auto",
     max_memory: str | None = None,
     localiser: str | None = None,
+    accept: str | None = None,
     formats: Annotated[str, arg(name="format", metavar="NAME,NAME")] = "nifti,csv",
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
@@ -53,6 +54,8 @@ def segment(
         max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name.
         localiser: A quick model that names some of the same organs: it looks where they are, and MODEL works only
             there (a coarse model before a fine one of a long scan).
+        accept: A reason to go on with scans that are no CT or hold no Hounsfield units. It stands in the findings and
+            the run report. Damaged files and contradicting geometry stay refused.
         formats: Further files beside these: dicom-seg, dicom-seg-labelmap, rtstruct (of DICOM scans), stl, glb,
             seg.nrrd (3D Slicer), report-html, report-pdf. Needs medseg[exports].
     """
@@ -67,7 +70,7 @@ def segment(
         series=series,
         force=force,
         workers=workers,
-        options=Options.asked(backend, precision, max_memory, localiser),
+        options=Options.asked(backend, precision, max_memory, localiser, accept),
         formats=parse_formats(formats),
     )
 
@@ -213,6 +216,21 @@ def evaluate(
     return 0
 
 
+def deidentify(study: Positional[Path], /, out: Out) -> int:
+    """Write a de-identified copy of a DICOM folder (PS3.15 basic profile); pixels are left as they are.
+
+    Args:
+        study: DICOM folder.
+        out: Folder for the copies, which are numbered.
+    """
+    from medseg.imaging.deidentify import deidentify_folder
+
+    for finding in deidentify_folder(study, out):
+        print(f"Note: {finding}")
+    print(f"De-identified copy: {out}")
+    return 0
+
+
 def train(
     config: Positional[str],
     /,
@@ -288,6 +306,7 @@ def main(argv: list[str] | None = None) -> None:
                 "models": models,
                 "import": import_model,
                 "export": export,
+                "deidentify": deidentify,
                 "evaluate": evaluate,
                 "train": train,
                 "benchmark": benchmark,

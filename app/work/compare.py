@@ -52,7 +52,11 @@ def compare(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     shared = {row.value: values[row.name] for row in other.organs if row.name in values}
     here, there = _renamed(result.mask(), {value: value for value in shared.values()}), _renamed(theirs, shared)
     np.save(request.out / DIFFERENCE, difference_map(here, there))
-    rows = [{"name": row.name, "dice": _dice(here, there, row.value)} for row in result.organs if row.value in shared.values()]
+    rows = [
+        {"name": row.name, "dice": _dice(here, there, row.value)}
+        for row in result.organs
+        if row.value in shared.values()
+    ]
     facts = {"matrix": alignment.matrix.tolist(), "kind": alignment.kind, "residual_mm": alignment.residual_mm}
     emit_json(request.out / FILE, facts | {"organs": rows})
     return {}

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from app.work.reading import read
 from app.work.segment import SHOWN, keep_for_page
 from medseg.errors import DataError
-from medseg.imaging import Volume, read_volume
+from medseg.imaging import Volume
 from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import write_label_map, write_scan
 from medseg.imaging.volume import Array, restore_orientation
@@ -35,7 +36,7 @@ def correct(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     `organs` (names of those that were touched).
     """
     progress(Progress("read", 0.1, "Reading the scan"))
-    volume = read_volume(request.source, series=request.series)
+    volume = read(request)
     before = load_result(Path(request.extra["result"]), volume)
     mask = _stored(np.load(request.extra["draft"]), volume)
     progress(Progress("measure", 0.4, "Measuring"))
@@ -71,7 +72,7 @@ def hand_to_training(request: JobRequest, progress: ProgressCallback) -> dict[st
     Raises:
         DataError: the folder's labels have another number for one of the organs.
     """
-    volume = read_volume(request.source, series=request.series)
+    volume = read(request)
     result = load_result(Path(request.extra["result"]), volume)
     folder, organs = Path(request.extra["folder"]), list(request.extra["organs"])
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from app.work.reading import read
 from medseg.errors import DataError
 from medseg.exports import FORMATS, export, order_for
-from medseg.imaging import read_volume
 from medseg.jobs.request import JobRequest
 from medseg.results.load import load_result
 from medseg.runtime.progress import Progress, ProgressCallback
@@ -22,7 +22,7 @@ def export_one(request: JobRequest, progress: ProgressCallback) -> dict[str, Any
     """
     name, language = request.extra["format"], request.extra["language"]
     progress(Progress("read", 0.1, "Reading the scan"))
-    result = load_result(Path(request.extra["result"]), read_volume(request.source, series=request.series))
+    result = load_result(Path(request.extra["result"]), read(request))
     progress(Progress("save", 0.5, "Writing the file"))
     refused = export(order_for(result, request.source, language), (name,), request.out)
     if refused:

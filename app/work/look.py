@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from app.scans import FACTS, FIRST, HU
-from medseg.imaging import Volume, read_volume
+from app.work.reading import read
+from medseg.imaging import Volume
 from medseg.imaging.emit import emit_json
 from medseg.imaging.volume import Array, reorient
 from medseg.jobs.request import JobRequest
@@ -29,7 +29,7 @@ def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     if request.extra.get("warm"):
         return {}
     progress(Progress("read", 0.1, "Reading the scan"))
-    volume = read_volume(request.source, series=request.series)
+    volume = read(request)
     progress(Progress("show", 0.6, "Preparing the pictures"))
     hu = canonical_hu(volume)
     spacing = volume.geometry.canonical().spacing_mm

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app.results import FILES
+from app.work.reading import read
 from app.work.segment import SHOWN, keep_for_page
-from medseg.imaging import read_volume
 from medseg.jobs.request import JobRequest
 from medseg.results.load import load_result
 from medseg.runtime.progress import Progress, ProgressCallback
@@ -22,7 +22,7 @@ def lay_out(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     """
     progress(Progress("read", 0.1, "Reading the scan"))
     folder = Path(request.extra["result"])
-    result = load_result(folder, read_volume(request.source, series=request.series))
+    result = load_result(folder, read(request))
     for name in FILES:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, request.out / name)

@@ -11,7 +11,8 @@ import numpy as np
 
 import medseg
 from app.scans import MASK, PAGE
-from medseg.imaging import Volume, read_volume
+from app.work.reading import read
+from medseg.imaging import Volume
 from medseg.imaging.emit import emit_json
 from medseg.imaging.volume import Array, reorient
 from medseg.jobs.request import JobRequest
@@ -50,7 +51,7 @@ def _previewed(request: JobRequest, progress: ProgressCallback) -> Volume | None
     if float(request.extra.get("forecast_s", 0.0)) < WORTH_S:
         return None
     progress(Progress("read", 0.02, "Reading the scan"))
-    volume = read_volume(request.source, series=request.series)
+    volume = read(request)
     write_preview(Path(request.extra["preview"]), volume, request.model, progress)
     return volume
 

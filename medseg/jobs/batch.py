@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from medseg.errors import Cancelled, ConfigError, NoScanError
+from medseg.errors import Cancelled, ConfigError, NoScanError, WorkerError
 from medseg.imaging.emit import sha256_file
 from medseg.jobs.folders import is_result, publish, set_aside, sweep
 from medseg.jobs.lock import folder_lock
@@ -226,6 +226,9 @@ class _Batch:
         announce = partial(self._announce, task)
         replaceable = task.before.files if task.before else {}
         outcome = run_study(worker, request, watch, self.stop, replaceable, announce)
+        if outcome.failure is not None and outcome.failure.error == WorkerError.__name__:
+            # Its process broke down. Once more in a fresh one; what breaks that as well is this study's own fault.
+            outcome = run_study(worker, request, watch, self.stop, replaceable, announce)
         if outcome.status == "cancelled":
             return
         if outcome.failure is not None:
@@ -237,7 +240,9 @@ class _Batch:
 
     def _announce(self, task: _Task, part: Path, outcome: Outcome) -> None:
         """Put the result on record before it appears, so that a kill between the two loses nothing."""
+        verdict = str(outcome.result.get("verdict", ""))
         row = replace(task.row, seconds=outcome.seconds, findings=tuple(outcome.result.get("findings", ())))
+        row = replace(row, verdict=verdict)
         files, mask = inventory(part), sha256_file(part / MASK)
         self.manifest.put([replace(row, files=files, mask_sha256=mask, part=part.name)])
 

@@ -17,7 +17,7 @@ def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, 
     """Segment one study into the empty folder `request.out`.
 
     Returns:
-        `findings`: the result's remarks, a sentence each.
+        `findings`: the result's remarks, a sentence each; `verdict`: 'segmented', or 'empty' with its reason there.
 
     Raises:
         MedsegError: the study, the model or the folder cannot be used.
@@ -29,7 +29,7 @@ def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, 
     )
     result = _exported(result, request)
     result.save(request.out)
-    return {"findings": [str(finding) for finding in result.findings]}
+    return {"findings": [str(finding) for finding in result.findings], "verdict": result.run["verdict"]}
 
 
 def _exported(result: Segmentation, request: JobRequest) -> Segmentation:

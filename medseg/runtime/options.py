@@ -23,12 +23,14 @@ class Options:
         max_memory_mb: what the process may take at most, in MiB; None sets no limit.
         localiser: name or folder of a quick model that finds where the organs are, so that the other one works only
             there; None works on the whole body.
+        accept: the user's reason to go on with what is no CT or holds no Hounsfield units; '' refuses it.
     """
 
     backend: str = field(default_factory=lambda: os.environ.get("MEDSEG_BACKEND", AUTO))
     precision: str = AUTO
     max_memory_mb: float | None = None
     localiser: str | None = None
+    accept: str = ""
 
     @property
     def way(self) -> str:
@@ -38,15 +40,22 @@ class Options:
 
     @classmethod
     def asked(
-        cls, backend: str | None, precision: str, max_memory: str | None, localiser: str | None = None
+        cls,
+        backend: str | None,
+        precision: str,
+        max_memory: str | None,
+        localiser: str | None = None,
+        accept: str | None = None,
     ) -> Options:
         """The options of a command line.
 
         Raises:
-            ConfigError: `max_memory` is no size.
+            ConfigError: `max_memory` is no size, or `accept` says nothing.
         """
         limit = None if max_memory is None else parse_memory_mb(max_memory)
-        chosen = cls(precision=precision, max_memory_mb=limit, localiser=localiser)
+        if accept is not None and not accept.strip():
+            raise ConfigError("--accept needs a reason.", advice='Write it as --accept "phantom, HU checked by hand".')
+        chosen = cls(precision=precision, max_memory_mb=limit, localiser=localiser, accept=accept or "")
         return chosen if backend is None else replace(chosen, backend=backend)
 
 
