@@ -13,12 +13,15 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from app.desk import close, desk
+from app.fences import Fences
+from app.gate import refuse_open_server
 from app.routes import ROUTES
 from app.visitors import Visitors
 
 
 @asynccontextmanager
 async def _life(_: st.App) -> AsyncIterator[None]:
+    refuse_open_server()
     desk().warm_up()
     try:
         yield
@@ -26,4 +29,5 @@ async def _life(_: st.App) -> AsyncIterator[None]:
         close()
 
 
-app = st.App(Path(__file__).with_name("main.py"), routes=ROUTES, middleware=[Middleware(Visitors)], lifespan=_life)
+MIDDLEWARE = [Middleware(Fences), Middleware(Visitors)]
+app = st.App(Path(__file__).with_name("main.py"), routes=ROUTES, middleware=MIDDLEWARE, lifespan=_life)

@@ -9,7 +9,7 @@ import streamlit as st
 from app.desk import desk, is_local, visitor
 from app.folders import KEEP_HOURS
 from app.results import Result
-from app.studies import RunView, StudyView
+from app.studies import Refused, RunView, StudyView
 from app.text import name_of, say
 from app.widgets.comparison import Other, choose_other, other_side, show_comparison
 from app.widgets.downloads import show_downloads
@@ -22,6 +22,9 @@ from app.widgets.scan import in_one_line, show_summary
 from app.widgets.tables import show_histograms, show_table
 from app.widgets.training import show_training
 from app.widgets.viewer import fetch_ahead, show_viewer
+
+# What a visitor may use all the same, with a reason (`medseg.imaging.acceptance`); damage is none of it.
+CAN_BE_ACCEPTED = ("NotCTError", "NotHUError")
 
 
 def main() -> None:
@@ -74,7 +77,24 @@ def _show_unreadable(view: StudyView) -> None:
     elif problem is not None:
         st.subheader(say("end.unreadable"), anchor=False)
         show_problem(problem)
+        if problem.code in CAN_BE_ACCEPTED:
+            _ask_for_reason(view)
     st.button(say("end.again"), type="secondary", on_click=_delete, args=(view.id,), key="again")
+
+
+def _ask_for_reason(view: StudyView) -> None:
+    """A visitor who knows better may go on, on record."""
+    with st.expander(say("accept.title")), st.form("accept-form", border=False):
+        st.markdown(say("accept.lead"))
+        reason = st.text_input(say("accept.label"), max_chars=200, key="accept-reason")
+        if not st.form_submit_button(say("accept.go"), key="accept"):
+            return
+        try:
+            desk().accept(view.id, visitor(), reason)
+        except Refused as refused:
+            show_problem(refused.problem)
+            return
+    st.rerun()
 
 
 def _show_read(view: StudyView) -> None:
@@ -184,7 +204,11 @@ def _show_news(view: StudyView, run: RunView | None, result: Result | None, *, i
 
 
 def _run(view: StudyView, model: str) -> None:
-    number = desk().run(view.id, visitor(), model)
+    try:
+        number = desk().run(view.id, visitor(), model)
+    except Refused as refused:
+        show_problem(refused.problem)
+        return
     st.query_params["result"] = str(number)
     st.rerun()
 

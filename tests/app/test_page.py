@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import desk as house
 from app.desk import desk, may_name_paths
+from app.quotas import Limits
 from app.studies import StudyView
 from app.text import say, sentences
 from app.widgets.problems import plain
+from medseg.imaging.volume import Volume
 from tests.app.conftest import until
 from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
 
@@ -148,6 +151,43 @@ def test_a_broken_file_is_answered_with_advice(page: AppTest, tmp_path: Path) ->
     assert "Traceback" not in page.error[0].value
     page.button(key="again").click().run()
     assert page.title[0].value == say("intake.title")
+
+
+def test_what_is_no_ct_goes_on_with_a_reason_alone(page: AppTest, tmp_path: Path) -> None:
+    body = phantom_volume()
+    grey = np.clip((body.hu + 1000) / 8, 0, 255).astype(np.float32)
+    page = opened(page, write_nifti(tmp_path / "grey.nii.gz", Volume(grey, body.geometry, name="grey")))
+    assert page.subheader[0].value == say("end.unreadable")
+    page.text_input(key="accept-reason").set_value("  ")
+    page.button(key="accept").click().run()
+    assert any(plain(say("problem.reason")) in error.value for error in page.error)
+    page.text_input(key="accept-reason").set_value("planted, grey on purpose")
+    page = segmented(seen(page.button(key="accept").click().run()))
+    assert not page.exception
+    assert any("planted, grey on purpose" in warning.value for warning in page.warning)
+    result = desk().result(view_of(page).id, page.session_state["visitor"], 1)
+    assert result is not None
+    run = json.loads((desk().run_folder(view_of(page).id, 1) / "run.json").read_text("utf-8"))
+    assert run["accepted"] == "planted, grey on purpose"
+
+
+def test_damage_cannot_be_accepted(page: AppTest, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "cut.nii.gz", phantom_volume())
+    path.write_bytes(path.read_bytes()[:3000])
+    page = opened(page, path)
+    assert "accept-reason" not in [field.key for field in page.text_input]
+
+
+def test_a_server_that_is_busy_says_so(page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = opened(page, write_nifti(tmp_path / "g.nii.gz", phantom_volume()))
+    monkeypatch.setattr(desk().quota, "limits", Limits(max_waiting=0))
+    page.button(key="run-first").click().run()
+    assert say("problem.busy.queue") in page.error[0].value
+    assert "result" not in page.query_params
+    page.button(key="new").click().run()
+    page.button(key="example").click().run()
+    assert say("problem.busy.queue") in page.error[0].value
+    assert "study" not in page.query_params
 
 
 def test_an_upload_goes_the_same_way(page: AppTest, tmp_path: Path) -> None:

@@ -37,8 +37,7 @@ def asked_by(tree: ast.AST) -> set[str]:
         elif node.func.id == "name_of" and ast.literal_eval(node.args[0]) != "organ":  # organs: medseg.exports.words
             found.add(rf"{re.escape(ast.literal_eval(node.args[0]))}\.[\w-]+")
         elif node.func.id == "refused":
-            key = ast.literal_eval(node.args[0])
-            found |= {rf"problem\.{key}", rf"problem\.{key}\.advice"}
+            found |= {rf"problem\.{key}{end}" for key in key_patterns(node.args[0]) for end in ("", r"\.advice")}
         elif node.func.id == "CannotDraw":
             found.add(re.escape(f"{VIEWER}{ast.literal_eval(node.args[0])}"))
     return found
