@@ -155,20 +155,20 @@ def test_a_broken_file_is_answered_with_advice(page: AppTest, tmp_path: Path) ->
 
 def test_what_is_no_ct_goes_on_with_a_reason_alone(page: AppTest, tmp_path: Path) -> None:
     body = phantom_volume()
-    grey = np.clip((body.hu + 1000) / 8, 0, 255).astype(np.float32)
-    page = opened(page, write_nifti(tmp_path / "grey.nii.gz", Volume(grey, body.geometry, name="grey")))
+    shifted = Volume(body.hu + 1024, body.geometry, name="shifted")
+    page = opened(page, write_nifti(tmp_path / "shifted.nii.gz", shifted, dtype=np.uint16))
     assert page.subheader[0].value == say("end.unreadable")
     page.text_input(key="accept-reason").set_value("  ")
     page.button(key="accept").click().run()
     assert any(plain(say("problem.reason")) in error.value for error in page.error)
-    page.text_input(key="accept-reason").set_value("planted, grey on purpose")
+    page.text_input(key="accept-reason").set_value("planted, shifted on purpose")
     page = segmented(seen(page.button(key="accept").click().run()))
     assert not page.exception
-    assert any("planted, grey on purpose" in warning.value for warning in page.warning)
+    assert any("planted, shifted on purpose" in warning.value for warning in page.warning)
     result = desk().result(view_of(page).id, page.session_state["visitor"], 1)
     assert result is not None
     run = json.loads((desk().run_folder(view_of(page).id, 1) / "run.json").read_text("utf-8"))
-    assert run["accepted"] == "planted, grey on purpose"
+    assert run["accepted"] == "planted, shifted on purpose"
 
 
 def test_damage_cannot_be_accepted(page: AppTest, tmp_path: Path) -> None:

@@ -17,11 +17,16 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from app.text import say
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT_MS = 60_000
 FLAGS = [
     "--no-sandbox",
-    "--disable-gpu",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",  # WebGL without a graphics card
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -92,7 +97,7 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: abroad.append(request.url) if is_abroad(request.url) else None)
     page.goto(server.url)
-    page.get_by_role("heading", name="Segment a CT").wait_for()
+    page.get_by_role("heading", name=say("intake.title")).wait_for()
     yield page
     context.close()
     assert errors == []
