@@ -11,7 +11,8 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from medseg.errors import GeometryError, NoScanError
+from medseg.errors import GeometryError
+from medseg.imaging.acceptance import Acceptance
 from medseg.imaging.archive import unpacked
 from medseg.imaging.dicom import _files, _headers, _quiet
 from medseg.imaging.dicom_geometry import stack_slices
@@ -23,6 +24,8 @@ from medseg.imaging.volume import Geometry
 OFF_GRID = 0.05
 """How far, in voxels, a slice's corner may lie off its place."""
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Whether another kind than CT may be used was settled when the volume was read.
+_ACCEPTED = Acceptance("the volume has been read")
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,15 @@ def read_source(path: Path, geometry: Geometry, *, series: str) -> SourceSlices:
         series: UID of its series.
 
     Raises:
-        NoScanError: the series is not there any more.
-        GeometryError: the volume's slices are not those of the series.
+        InputError: the series is not there any more.
+        GeometryError: the volume's slices are not those of the series, or frames of one object.
     """
     with _dicom_files(path) as files, _quiet():
-        stack = stack_slices(path, choose(path, _headers(path, files), series).slices)
+        stack = stack_slices(path, choose(path, _headers(path, files), series, _ACCEPTED).slices)
+        if any(place[0].frames > 1 for place in stack.places):
+            raise GeometryError(
+                path, "the scan is one multi-frame object: references to single frames are not written."
+            )
         headers = [pydicom.dcmread(place[0].file.path, stop_before_pixels=True, force=True) for place in stack.places]
     return SourceSlices(tuple(_in_place(path, headers, geometry)))
 
@@ -82,11 +89,13 @@ def _in_place(path: Path, headers: Sequence[Dataset], geometry: Geometry) -> lis
     to_index = np.linalg.inv(_TO_LPS @ geometry.affine)
     placed: dict[int, Dataset] = {}
     for header in headers:
+        if "ImagePositionPatient" not in header:
+            raise GeometryError(path, "the scan is one multi-frame object, to whose frames nothing is tied here.")
         corner = to_index @ [*(float(v) for v in header.ImagePositionPatient), 1.0]
         k = round(float(corner[2]))
         if np.abs(corner[:3] - [0, 0, k]).max() > OFF_GRID or (header.Columns, header.Rows) != geometry.shape[:2]:
             raise GeometryError(path, "the volume was resampled: its slices are not those of the series.")
         placed[k] = header
     if sorted(placed) != list(range(geometry.shape[2])):
-        raise NoScanError(path, f"{len(placed)} of {geometry.shape[2]} slices are there.")
+        raise GeometryError(path, f"the series has slices at {len(placed)} of the volume's {geometry.shape[2]} places.")
     return [placed[k] for k in range(geometry.shape[2])]

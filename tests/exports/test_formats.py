@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import MRImageStorage
 
 from medseg.cli import main
 from medseg.errors import ConfigError
 from medseg.exports import FORMATS, Order, export, order_for, parse_formats
 from medseg.exports.codes import code_of
+from medseg.imaging import Geometry, Volume, read_volume
 from medseg.labels import KNOWN, Label
 from medseg.results.load import load_result
-from tests.exports.conftest import Scanned
-from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
+from tests.exports.conftest import Scanned, result_of
+from tests.phantoms import phantom_volume, write_dicom_series, write_enhanced_ct, write_nifti
 
 
 def test_names_are_read_each_once_and_in_order() -> None:
@@ -45,6 +49,34 @@ def test_what_a_scan_cannot_have_is_said(scanned: Callable[[str], Scanned], tmp_
     assert [finding.code for finding in findings] == ["export_left_out"] * 2
     assert "did not come as DICOM" in findings[0].message
     assert [path.name for path in tmp_path.iterdir()] == ["organs.glb"]
+
+
+def test_frames_of_one_object_and_a_straightened_scan_have_no_slices_to_refer_to(tmp_path: Path) -> None:
+    body = phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), orientation="LPS")
+    path = write_enhanced_ct(tmp_path / "enhanced" / "ct.dcm", body)
+    volume = read_volume(path)
+    findings = export(Order(result_of(volume), path, None), ("dicom-seg", "rtstruct", "glb"), tmp_path)
+    assert [finding.code for finding in findings] == ["export_left_out"] * 2
+    assert "multi-frame" in findings[0].message
+    folder = write_dicom_series(tmp_path / "single", body)
+    source = read_volume(folder)
+    every_second = Volume(source.hu[:, :, ::2], Geometry((24, 20, 9), source.affine @ np.diag([1, 1, 1.5, 1])))
+    moved = replace(every_second, format="dicom", series=source.series)
+    (finding,) = export(Order(result_of(moved), folder, None), ("dicom-seg",), tmp_path)
+    assert "slices" in finding.message
+
+
+def test_another_modality_that_was_accepted_is_exported_as_what_it_is(tmp_path: Path) -> None:
+    def as_mr(dataset: pydicom.Dataset, k: int) -> None:
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        dataset.Modality = "MR"
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+
+    body = phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), orientation="LPS")
+    folder = write_dicom_series(tmp_path / "mr", body, fault=as_mr, inter=0.0)
+    volume = read_volume(folder, accept="planted")
+    assert export(Order(result_of(volume), folder, None), ("rtstruct", "dicom-seg"), tmp_path) == ()
+    assert len(pydicom.dcmread(tmp_path / "rtstruct.dcm").StructureSetROISequence) == 3
 
 
 def test_a_saved_result_is_read_back_whole(scanned: Callable[[str], Scanned], tmp_path: Path) -> None:
