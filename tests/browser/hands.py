@@ -50,11 +50,8 @@ class View:
 
     def hover(self, place: tuple[float, float]) -> dict[str, Any]:
         """What the server says of the place under the cursor, once the page shows it."""
-        self.page.mouse.move(place[0] - 1, place[1])
-        self.settle()
-        with self.page.expect_response(lambda answer: "/at?" in answer.url) as waiting:
-            self.page.mouse.move(*place)
-        told: dict[str, Any] = waiting.value.json()
+        self._move(place[0] - 1, place[1])  # answers to what was asked before have come when this one has
+        told = self._move(*place)
         if told["inside"]:
             shown = self.root.locator("output.place")
             expect(shown).to_have_attribute("data-voxel", ",".join(map(str, told["voxel"])))
@@ -62,9 +59,14 @@ class View:
             told["organ"] = shown.get_attribute("data-organ")
         return told
 
+    def _move(self, x: float, y: float) -> dict[str, Any]:
+        with self.page.expect_response(lambda answer: "/at?" in answer.url) as waiting:
+            self.page.mouse.move(x, y)
+        told: dict[str, Any] = waiting.value.json()
+        return told
+
     def settle(self) -> None:
-        """Until questions that were asked are answered and frames that were asked for are drawn."""
-        self.page.wait_for_load_state("networkidle")
+        """Until frames that were asked for are drawn."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def pixels(self, plane: str) -> Array:
@@ -111,6 +113,9 @@ def segment(page: Page, title: str = TISSUE, key: str = "first") -> None:
     page.locator(f".st-key-model-{key} [data-baseweb=select]").click()
     page.get_by_role("option", name=title).click()
     page.locator(f".st-key-run-{key} button").click()
+    number = page.locator(".viewer").get_attribute("data-run") or "0"
+    shown = str(int(number) + 1)
+    expect(page.locator(".viewer")).to_have_attribute("data-run", shown, timeout=JOB_MS)
     page.locator("#organ-table").wait_for(timeout=JOB_MS)
 
 

@@ -143,9 +143,10 @@ export class Viewer {
   }
 
   async #loadRun(side) {
-    await this.#tried(() => side.loadRun())
+    const isThere = await this.#tried(() => side.loadRun())
     if (this.disposed) return
     if (side.number === 0) this.#goFirst()
+    if (side.number === 0 && isThere) this.root.dataset.run = side.source.run ? String(side.source.run.number) : ""
     if (this.#isSolid()) this.#addSurfaces(side)
   }
 
