@@ -270,7 +270,7 @@ def _browse(base: str, words: Words, numbers: Iterator[int], log: Log, end: floa
             tab.locator("input[type=file]").first.set_input_files(scan)
             log.studies += 1
             try:
-                tab.locator(f".st-key-{words.model} [data-baseweb=select]").click(timeout=300_000)
+                tab.locator(f".st-key-{words.model} input").click(timeout=300_000)
                 tab.get_by_role("option", name="Hounsfield").click()
                 tab.locator(f".st-key-{words.run} button").click()
                 remark = tab.get_by_text("The whole body in the scan measures").first

@@ -41,12 +41,13 @@ def choose_model(study: str, key: str) -> str | None:
         show_problem(Problem(say("model.none"), say("model.none.advice")))
         return None
     by_name = {model.name: model for model in installed}
+    titles = {model.name: words_of(model)[0] for model in installed}
     with st.container(horizontal=True, vertical_alignment="center"):
         name = str(
             st.selectbox(
                 say("model.choose"),
-                list(by_name),
-                format_func=lambda name: words_of(by_name[name])[0],
+                list(titles),
+                format_func=titles.__getitem__,
                 key=f"model-{key}",
                 label_visibility="collapsed",
                 width=340,

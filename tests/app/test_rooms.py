@@ -15,6 +15,7 @@ SPEAK_TO_MEDSEG = {
     "downloads.py",
     "entries.py",
     "errands.py",
+    "folders.py",
     "imports.py",
     "language.py",
     "references.py",

@@ -110,7 +110,7 @@ def open_scan(page: Page, files: list[Path]) -> View:
 
 def segment(page: Page, title: str = TISSUE, key: str = "first") -> None:
     """Choose a model, press the button, wait for the table."""
-    page.locator(f".st-key-model-{key} [data-baseweb=select]").click()
+    page.locator(f".st-key-model-{key} input").click()
     page.get_by_role("option", name=title).click()
     page.locator(f".st-key-run-{key} button").click()
     number = page.locator(".viewer").get_attribute("data-run") or "0"
