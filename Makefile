@@ -26,7 +26,7 @@ EXAMPLE = $(firstword $(wildcard medseg/examples/*ct.nii.gz) $(wildcard medseg/e
 # Each test worker computes on one core: two that each take both cores are slower than one.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 4
 
-.PHONY: help setup run demo test test-slow poison fuzz lint fix lock browser clean distclean
+.PHONY: help setup run demo test test-slow poison fuzz lint fix lock viewer browser clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,7 +46,7 @@ $(READY): requirements.lock requirements-dev.lock pyproject.toml
 	@echo 'Ready.'
 
 run: $(READY) ## Start the page on this computer (PORT=8501)
-	@$(PY) -m streamlit run app/main.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true \
+	@$(PY) -m streamlit run app/server.py --server.address 127.0.0.1 --server.port $(PORT) --server.headless true \
 	  --server.maxUploadSize 2048 --browser.gatherUsageStats false
 
 demo: $(READY) ## Segment the example CT and print the organ table (OUT=out/demo)
@@ -76,6 +76,11 @@ lint: $(READY) ## Style, types and the import contracts
 fix: $(READY) ## Mend what ruff can mend
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+viewer: $(READY) ## Rebuild the viewer's bundle and the font from npm packages (needs Node 20; both are committed)
+	@command -v npm >/dev/null || { echo 'Rebuilding the viewer needs Node 20 and npm: apt-get install npm' >&2; exit 1; }
+	cd app/viewer && npm ci --no-audit --no-fund && npm run build
+	$(PY) scripts/build_font.py
 
 # Chromium comes from the system. It is installed here where we may, and named where we may not.
 browser:

@@ -1,25 +1,75 @@
-"""The one desk of this server, and who may ask what of it."""
+"""The one desk of this server, the visitor who is being served, and what a visitor may ask."""
 
 from __future__ import annotations
 
 import atexit
+import secrets
+import threading
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import streamlit as st
 
+from app.batches import Batches
 from app.services import Desk
+from app.visitors import visitor_in
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via")
 
 
-@st.cache_resource(show_spinner=False)
+class _House:
+    """What is made once for the server, by whoever needs it first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._desk: Desk | None = None
+        self._batches: Batches | None = None
+
+    def desk(self) -> Desk:
+        with self._lock:
+            if self._desk is None:
+                self._desk = Desk()
+                atexit.register(self._desk.close)
+            return self._desk
+
+    def batches(self) -> Batches:
+        with self._lock:
+            if self._batches is None:
+                self._batches = Batches()
+                atexit.register(self._batches.close)
+            return self._batches
+
+    def close(self) -> None:
+        with self._lock:
+            desk, batches, self._desk, self._batches = self._desk, self._batches, None, None
+        for part in (batches, desk):
+            if part is not None:
+                part.close()
+
+
+_HOUSE = _House()
+
+
 def desk() -> Desk:
     """Made with the first visitor, shared by all, closed with the server."""
-    made = Desk()
-    atexit.register(made.close)
-    return made
+    return _HOUSE.desk()
+
+
+def batches() -> Batches:
+    """The batches of this server."""
+    return _HOUSE.batches()
+
+
+def close() -> None:
+    """Stop everything and delete everything; the next question makes it anew."""
+    _HOUSE.close()
+
+
+def visitor() -> str:
+    """Who is being served: the browser's cookie, or the session itself where there is none."""
+    own: str = st.session_state.setdefault("visitor", secrets.token_urlsafe(24))
+    return visitor_in(st.context.cookies) or own
 
 
 def is_local() -> bool:

@@ -11,19 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from app.pictures import Colour, Scene
+from app.scans import MASK, PAGE, Array, Note
 
-FILES = ("mask.nii.gz", "labels.json", "measurements.csv", "measurements.json", "preview.png", "run.json")
-# What the viewer draws lies beside the result's files and is no part of them.
-PICTURES = "pictures"
-
-
-@dataclass(frozen=True)
-class Note:
-    """A remark that a reader of the result should see."""
-
-    message: str
-    severity: str
+RUN = "run.json"
+FILES = ("mask.nii.gz", "labels.json", "measurements.csv", "measurements.json", "preview.png", RUN)
+SHOWN = "page"
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -43,15 +36,37 @@ class OrganRow:
 
 
 @dataclass(frozen=True)
-class Result:
-    """A finished study; `folder` holds its files."""
+class Histogram:
+    """Voxels of an organ per class of HU."""
 
-    study: str
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished study; `folder` holds its files.
+
+    Attributes:
+        corrected: facts of the correction by hand, empty where there was none.
+        middles: value in the mask -> a voxel (canonical order) in the middle of the organ.
+    """
+
     folder: Path
     model: str
     version: str
     organs: tuple[OrganRow, ...]
     notes: tuple[Note, ...]
+    seconds: float
+    corrected: dict[str, Any]
+    middles: dict[int, tuple[int, int, int]]
+    histograms: dict[int, Histogram]
+
+    def mask(self) -> Array:
+        """uint8 [x, y, z] in canonical order, mapped from the disk."""
+        mask: Array = np.load(self.folder / SHOWN / MASK, mmap_mode="r")
+        return mask
 
     def archive(self) -> bytes:
         """The result's files as one zip."""
@@ -63,13 +78,29 @@ class Result:
         return packed.getvalue()
 
 
-def read_result(study: str, folder: Path) -> Result:
+def read_result(folder: Path) -> Result:
     """A result folder as the page shows it."""
-    facts = _json(folder / "labels.json")
+    facts, run, shown = (_json(folder / name) for name in ("labels.json", RUN, f"{SHOWN}/{PAGE}"))
     colours = {label["name"]: label["color"] for label in facts["labels"]}
     rows = tuple(_organ(row, colours) for row in _json(folder / "measurements.json"))
-    notes = tuple(Note(n["message"], n["severity"]) for n in _json(folder / "run.json")["findings"])
-    return Result(study, folder, facts["model"]["name"], facts["model"]["version"], rows, notes)
+    return Result(
+        folder=folder,
+        model=facts["model"].get("name", "?"),
+        version=facts["model"].get("version", ""),
+        organs=rows,
+        notes=tuple(Note(n["code"], n["message"], n["severity"]) for n in run["findings"]),
+        seconds=float(run.get("seconds", {}).get("total", 0.0)),
+        corrected=run.get("corrected", {}),
+        middles={int(value): (at[0], at[1], at[2]) for value, at in shown["middles"].items()},
+        histograms={
+            int(value): Histogram(h["low"], h["high"], tuple(h["counts"])) for value, h in shown["histograms"].items()
+        },
+    )
+
+
+def accepted_in(folder: Path) -> str:
+    """The reason with which the scan of a result folder was accepted in spite of a refusal; '' for most."""
+    return str(_json(folder / RUN).get("accepted", "")) if (folder / RUN).is_file() else ""
 
 
 def _organ(row: dict[str, Any], colours: dict[str, list[int]]) -> OrganRow:
@@ -86,15 +117,6 @@ def _organ(row: dict[str, Any], colours: dict[str, list[int]]) -> OrganRow:
         touches_edge=row["touches_edge"],
         mean_probability=row["mean_probability"],
     )
-
-
-def read_scene(folder: Path) -> Scene:
-    """The pictures of a result, mapped from the disk: nothing of the volume stays in memory."""
-    facts = _json(folder / PICTURES / "scene.json")
-    hu, mask = (np.load(folder / PICTURES / f"{name}.npy", mmap_mode="r") for name in ("hu", "mask"))
-    x, y, z = facts["spacing_mm"]
-    middles = {int(value): (at[0], at[1], at[2]) for value, at in facts["middles"].items()}
-    return Scene(hu, mask, (x, y, z), middles)
 
 
 def _json(path: Path) -> Any:

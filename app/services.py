@@ -1,105 +1,41 @@
-"""What the page asks of medseg: the only file of the page that imports it. Knows no streamlit.
+"""The desk: takes scans in, hands work to processes, and tells how things stand. Knows no streamlit.
 
-The page holds one `Desk` per server. Scans and results lie in private folders (`app.folders`), jobs run in
-processes of their own (`medseg.jobs`), and the page reads nothing but the small frozen types below.
+One desk a server. Scans and results lie in private folders (`app.folders`), everything that opens a scan or
+computes runs in processes of its own (`app.work` behind `medseg.jobs`), and every question names the visitor who
+asks: a study is there for the browser that brought it and for nobody else.
 """
 
 from __future__ import annotations
 
-import shutil
+import secrets
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-import numpy as np
-
-import medseg
+from app.corrections import Corrections
+from app.entries import Entry, Run, problem_of
+from app.errands import Errands
 from app.folders import KEEP_HOURS, WorkFolders
-from app.pictures import find_middles
+from app.imports import Imports
 from app.quotas import Quota
-from app.results import PICTURES, Result, read_result
+from app.results import Result, accepted_in, read_result
+from app.scans import Scan, read_scan
+from app.studies import RunView, StudyView, refused
 from app.text import say
-from medseg.errors import MedsegError
+from app.uploads import Upload, size_of, store, strip_ending
 from medseg.examples import example_path
-from medseg.imaging.emit import emit, emit_json
-from medseg.imaging.volume import reorient
 from medseg.jobs.queue import Job, JobQueue
-from medseg.jobs.request import Failure, JobRequest
-from medseg.runtime.progress import Progress, ProgressCallback
+from medseg.jobs.request import JobRequest
+from medseg.runtime.options import Options
 
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".zip", ".dcm")
 _SWEEP_S = 600.0
 _LET_GO_S = 60.0
-State = Literal["queued", "running", "done", "failed", "cancelled", "gone"]
-
-
-class Upload(Protocol):
-    """What a browser hands in: a name that is never used as a path, and bytes to read."""
-
-    name: str
-
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-    def tell(self) -> int: ...
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class Model:
-    """An installed model, in words."""
-
-    name: str
-    version: str
-    title: str
-    description: str
-    field: str
-    limits: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What went wrong and the way out; `series` holds the choices where a choice is the way out."""
-
-    message: str
-    advice: str = ""
-    series: tuple[str, ...] = ()
-
-
-class Refused(Exception):  # noqa: N818 - the desk's word for it
-    """The page cannot begin with this; `problem` says why."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
-
-
-@dataclass(frozen=True)
-class Status:
-    """A moment of a study's job."""
-
-    state: State
-    title: str = ""
-    model: str = ""
-    stage: str = ""
-    fraction: float = 0.0
-    before: int = 0
-    seconds: float = 0.0
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True)
-class _Study:
-    title: str
-    source: Path
-    shown_name: str
-    model: str = ""
-    job: Job | None = None
 
 
 class Desk:
-    """Takes scans in, hands them to the job queue, and hands the results out.
+    """See the module's description.
 
     Args:
         parent: where the private folders lie; the system's temporary folder by default.
@@ -108,210 +44,276 @@ class Desk:
     def __init__(self, parent: Path | None = None) -> None:
         self.folders = WorkFolders(parent)
         self.quota = Quota(self.folders.root)
-        self.queue = JobQueue(work="app.services:segment_for_page")
-        self._studies: dict[str, _Study] = {}
+        self.readers = JobQueue(work="app.work.look:look")
+        self.segmenters = JobQueue(work="app.work.segment:segment")
+        self.helpers = JobQueue(work="app.work.tasks:run")
+        self._studies: dict[str, Entry] = {}
+        self.errands = Errands(self)
+        self.corrections = Corrections(self)
+        self.imports = Imports(self)
+        self._lock = threading.RLock()
         self._closed = threading.Event()
         threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
 
-    def take_uploads(self, uploads: Sequence[Upload]) -> str:
+    def warm_up(self) -> None:
+        """Start the reading process before the first scan arrives."""
+        out = self.folders.root / self.folders.new() / "warm"
+        self.readers.submit(JobRequest(out, out, extra={"warm": True}))
+
+    def take_uploads(self, uploads: Sequence[Upload], visitor: str) -> str:
         """Copy uploaded files into a new private folder, under names of our own; the study's id.
 
         Raises:
             Refused: the disk is full, or the server is busy.
         """
-        study = self._new_study(sum(map(_size, uploads)))
-        folder = self.folders.root / study / "input"
+        study = self._new_study(sum(map(size_of, uploads)))
         try:
-            source = _store(uploads, folder)
+            source = store(uploads, self.folders.root / study / "input")
         except OSError as error:
             self.folders.remove(study)
-            raise _refused("space", reason=error.strerror or error) from error
+            raise refused("space", reason=error.strerror or error) from error
         shown = uploads[0].name if len(uploads) == 1 else say("intake.several", count=len(uploads))
-        self._studies[study] = _Study(strip_ending(shown), source, shown)
-        return study
+        return self._begin(study, visitor, strip_ending(shown), source, shown)
 
     def _new_study(self, bytes_more: int = 0) -> str:
-        waiting = sum(job.state == "queued" for job in self.queue.jobs())
-        if limit := self.quota.refusal(waiting, bytes_more):
-            raise Refused(Problem(say(f"problem.busy.{limit}"), say(f"problem.busy.{limit}.advice")))
+        if limit := self.quota.refusal(self._waiting(), bytes_more):
+            raise refused(f"busy.{limit}")
         return self.folders.new()
 
-    def take_path(self, path: Path, title: str = "") -> str:
+    def _waiting(self) -> int:
+        return sum(job.state == "queued" for queue in self._queues() for job in queue.jobs())
+
+    def take_path(
+        self, path: Path, visitor: str, title: str = "", *, series: str | None = None, accept: str = ""
+    ) -> str:
         """Begin a study with a scan that lies on the server already; it is read and left alone.
 
         Raises:
             Refused: nothing is there.
         """
         if not path.exists():
-            raise _refused("path", path=path)
-        study = self._new_study()
-        self._studies[study] = _Study(title or strip_ending(path.name), path, path.name)
-        return study
+            raise refused("path", path=path)
+        title = title or strip_ending(path.name)
+        return self._begin(self._new_study(), visitor, title, path, path.name, series=series, accept=accept)
 
-    def take_example(self, title: str) -> str:
+    def take_example(self, visitor: str) -> str:
         """Begin a study with the shipped example.
 
         Raises:
             Refused: it is not installed.
         """
         if not example_path().exists():
-            raise _refused("example")
-        return self.take_path(example_path(), title)
+            raise refused("example")
+        return self.take_path(example_path(), visitor, say("intake.example.name"))
 
-    def run(self, study: str, model: str, series: str | None = None) -> None:
-        """Queue the study's scan for a model; an earlier job of the study is forgotten."""
-        entry = self._studies[study]
-        out = self.folders.root / study / "result"
-        job = self.queue.submit(JobRequest(entry.source, out, model=model, series=series))
-        self._studies[study] = replace(entry, model=model, job=job)
+    def take_result(self, path: Path, folder: Path, visitor: str, model: str, series: str | None = None) -> str:
+        """Begin a study with a scan and a finished result of it (a batch's): it opens in the viewer as any other.
 
-    def status(self, study: str) -> Status:
-        """Where the study stands; 'gone' where it was deleted or never was."""
-        entry = self._studies.get(study)
-        if entry is None or entry.job is None or self.folders.path(study) is None:
-            return Status("gone")
+        Raises:
+            Refused: the scan or the result is not there.
+        """
+        study = self.take_path(path, visitor, folder.name, series=series, accept=accepted_in(folder))
+        extra = {"task": "open", "result": str(folder)}
+        self.add_run(study, visitor, model, corrected=False, queue=self.helpers, extra=extra)
+        return study
+
+    def _begin(
+        self,
+        study: str,
+        visitor: str,
+        title: str,
+        source: Path,
+        shown: str,
+        *,
+        series: str | None = None,
+        accept: str = "",
+    ) -> str:
+        folder = self.folders.root / study / f"scan-{secrets.token_hex(4)}"
+        look = self.readers.submit(JobRequest(source, folder, series=series, options=Options(accept=accept)))
+        self._put(study, Entry(visitor, title, source, shown, look, folder, series, accept))
+        return study
+
+    def choose_series(self, study: str, visitor: str, series: str) -> None:
+        """Read another series of the same files; results of the earlier one are forgotten."""
+        self._read_again(study, visitor, series=series)
+
+    def accept(self, study: str, visitor: str, reason: str) -> None:
+        """Read what was refused as no CT or no Hounsfield units all the same; the reason stays on record.
+
+        Raises:
+            Refused: there is no reason in what was written.
+        """
+        if not reason.strip():
+            raise refused("reason")
+        self._read_again(study, visitor, accept=reason.strip())
+
+    def _read_again(self, study: str, visitor: str, **changes: Any) -> None:
+        """Read the same files in another way."""
+        entry = replace(self.entry(study, visitor), **changes)
+        for job in (entry.look, *self.errands.take_back(study), *(run.job for run in entry.runs)):
+            job.cancel()
+        files = entry.title, entry.source, entry.shown_name
+        self._begin(study, visitor, *files, series=entry.series, accept=entry.accept)
+
+    def run(self, study: str, visitor: str, model: str) -> int:
+        """Queue the study's scan for a model; the number of the run.
+
+        Raises:
+            Refused: too many are waiting.
+        """
+        if self._waiting() >= self.quota.limits.max_waiting:
+            raise refused("busy.queue")
+        forecast = self.errands.known_forecast(study, visitor, model)
+        with self._lock:
+            number = len(self.entry(study, visitor).runs) + 1
+            extra = {"forecast_s": forecast, "preview": str(self.preview_folder(study, number))}
+            return self.add_run(study, visitor, model, corrected=False, queue=self.segmenters, extra=extra)
+
+    def add_run(
+        self, study: str, visitor: str, model: str, *, corrected: bool, queue: JobQueue, extra: Mapping[str, Any]
+    ) -> int:
+        """Queue work that ends in a result of the study; the number of the run."""
+        with self._lock:
+            entry = self.entry(study, visitor)
+            number = len(entry.runs) + 1
+            out = self.run_folder(study, number)
+            job = queue.submit(entry.request(out, model=model, extra=extra))
+            self._put(study, replace(entry, runs=(*entry.runs, Run(number, model, corrected, job))))
+            return number
+
+    def cancel(self, study: str, visitor: str) -> None:
+        """Stop whatever of the study waits or runs."""
+        for run in self.entry(study, visitor).runs:
+            run.job.cancel()
+
+    def forget(self, study: str, visitor: str) -> None:
+        """Stop the study, and delete its scan and its results."""
+        if self._owned(study, visitor) is not None:
+            self._forget(study)
+
+    def _forget(self, study: str) -> None:
+        with self._lock:
+            entry = self._studies.pop(study, None)
+        self.corrections.take_back(study)
+        jobs = [*self.errands.take_back(study), *([entry.look, *[run.job for run in entry.runs]] if entry else [])]
+        for job in jobs:
+            job.cancel()
+        # A job that still runs would write into the folder that is being deleted.
+        threading.Thread(target=self._remove, args=(study, jobs)).start()
+
+    def _remove(self, study: str, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.wait(_LET_GO_S)
+        self.folders.remove(study)
+
+    def view(self, study: str, visitor: str) -> StudyView:
+        """How a study stands; 'gone' where it was deleted, never was, or is another visitor's."""
+        entry = self._owned(study, visitor)
+        if entry is None:
+            return StudyView(study, "gone")
         self.folders.touch(study)
-        now, job = entry.job.status, entry.job  # one moment: its fields fit together
-        return Status(
+        look = entry.look.status
+        scan = read_scan(entry.scan_folder) if look.state == "done" else None
+        phase = {"done": "read", "failed": "unreadable", "cancelled": "gone"}.get(look.state, "reading")
+        return StudyView(
+            study,
+            phase,  # type: ignore[arg-type]
+            entry.title,
+            look.stage,
+            problem_of(entry, look.error) if look.error else None,
+            scan,
+            tuple(self._run_view(study, entry, run) for run in entry.runs),
+        )
+
+    def _run_view(self, study: str, entry: Entry, run: Run) -> RunView:
+        now, job = run.job.status, run.job  # one moment: its fields fit together
+        return RunView(
+            number=run.number,
+            model=run.model,
+            corrected=run.corrected,
             state=now.state,
-            title=entry.title,
-            model=entry.model,
+            folder=self.run_folder(study, run.number),
             stage=now.stage,
             fraction=min(1.0, max(0.0, now.fraction)),
             before=self._before(job),
             seconds=job.seconds,
-            problem=_problem(entry, now.error) if now.error else None,
+            problem=problem_of(entry, now.error) if now.error else None,
         )
 
-    def cancel(self, study: str) -> None:
-        """Stop the study's job, in the queue at once, running within some seconds."""
-        entry = self._studies.get(study)
-        if entry is not None and entry.job is not None:
-            entry.job.cancel()
+    def studies(self, visitor: str) -> list[StudyView]:
+        """All studies of a visitor, newest first."""
+        with self._lock:
+            own = [study for study, entry in self._studies.items() if entry.owner == visitor]
+        return [self.view(study, visitor) for study in reversed(own)]
 
-    def forget(self, study: str) -> None:
-        """Stop the study, and delete its scan and its result."""
-        self.cancel(study)
-        entry = self._studies.pop(study, None)
-        # A job that still runs would write into the folder that is being deleted.
-        threading.Thread(target=self._remove, args=(study, entry.job if entry else None)).start()
+    def scan(self, study: str, visitor: str) -> Scan | None:
+        """The scan that has been read."""
+        entry = self._owned(study, visitor)
+        return None if entry is None else read_scan(entry.scan_folder)
 
-    def _remove(self, study: str, job: Job | None) -> None:
-        if job is not None:
-            job.wait(_LET_GO_S)
-        self.folders.remove(study)
+    def result(self, study: str, visitor: str, number: int) -> Result | None:
+        """A finished run."""
+        entry = self._owned(study, visitor)
+        if entry is None or not any(run.number == number and run.job.state == "done" for run in entry.runs):
+            return None
+        return read_result(self.run_folder(study, number))
 
-    def result(self, study: str) -> Result:
-        """The finished study."""
-        return read_result(study, self.folders.root / study / "result")
+    def series_of(self, study: str, visitor: str) -> str | None:
+        """The series that was chosen, where one was."""
+        return self.entry(study, visitor).series
 
     def close(self) -> None:
         """Stop all jobs and delete all folders."""
         self._closed.set()
-        self.queue.close()
+        for queue in self._queues():
+            queue.close()
         self.folders.close()
 
+    def _queues(self) -> tuple[JobQueue, ...]:
+        return self.readers, self.segmenters, self.helpers
+
+    def _owned(self, study: str, visitor: str) -> Entry | None:
+        with self._lock:
+            entry = self._studies.get(study)
+        if entry is None or not visitor or entry.owner != visitor or self.folders.path(study) is None:
+            return None
+        return entry
+
+    def entry(self, study: str, visitor: str) -> Entry:
+        """The study of a visitor.
+
+        Raises:
+            Refused: there is none, for this visitor.
+        """
+        entry = self._owned(study, visitor)
+        if entry is None:
+            raise refused("gone")
+        return entry
+
+    def _put(self, study: str, entry: Entry) -> None:
+        with self._lock:
+            self._studies[study] = entry
+
+    def run_folder(self, study: str, number: int) -> Path:
+        """Where a run's result lies once it is done."""
+        return self.folders.root / study / f"result-{number}"
+
+    def preview_folder(self, study: str, number: int) -> Path:
+        """Where the coarse result of a run lies while the full one is made."""
+        return self.folders.root / study / f"preview-{number}"
+
+    def preview(self, study: str, visitor: str, number: int) -> Result | None:
+        """The coarse result of a run, where there is one."""
+        folder = self.preview_folder(study, number)
+        if self._owned(study, visitor) is None or not folder.is_dir():
+            return None
+        return read_result(folder)
+
     def _before(self, job: Job) -> int:
-        running = sum(other.state == "running" for other in self.queue.jobs())
+        running = sum(other.state == "running" for other in self.segmenters.jobs())
         return job.position - 1 + running if job.position else 0
 
     def _sweep(self) -> None:
         while not self._closed.wait(_SWEEP_S):
             for study in self.folders.expired(KEEP_HOURS):
-                self.forget(study)
-
-
-def models() -> list[Model]:
-    """All installed models, the default one first.
-
-    Raises:
-        Refused: a model package is damaged.
-    """
-    try:
-        cards = medseg.list_models()
-    except MedsegError as error:
-        raise Refused(Problem(error.message, error.advice)) from error
-    found = [Model(c.name, c.version, c.title, c.description, c.field_of_view, tuple(c.limits)) for c in cards]
-    return sorted(found, key=lambda model: (model.name != "head-neck-oar", model.name))
-
-
-def strip_ending(name: str) -> str:
-    """A file's name without folders and extension, for the eye only."""
-    name = Path(name.replace("\\", "/")).name
-    ending = _ending(name)
-    return name[: -len(ending)] if ending else name
-
-
-def _ending(name: str) -> str:
-    return next((ending for ending in _ENDINGS if name.lower().endswith(ending)), "")
-
-
-def _store(uploads: Sequence[Upload], folder: Path) -> Path:
-    """One file under `scan` and its own ending; several as the files of one DICOM series."""
-    if len(uploads) == 1:
-        return _copy(uploads[0], folder / f"scan{_ending(uploads[0].name)}")
-    for number, upload in enumerate(uploads):
-        _copy(upload, folder / f"{number:05d}{_ending(upload.name)}")
-    return folder
-
-
-def _size(upload: Upload) -> int:
-    upload.seek(0, 2)
-    return int(upload.tell())
-
-
-def _copy(upload: Upload, path: Path) -> Path:
-    def write(temporary: Path) -> None:
-        upload.seek(0)
-        with temporary.open("wb") as file:
-            shutil.copyfileobj(upload, file, 1 << 20)
-
-    return emit(path, write)
-
-
-def _refused(key: str, **values: object) -> Refused:
-    return Refused(Problem(say(f"problem.{key}", **values), say(f"problem.{key}.advice")))
-
-
-def _problem(entry: _Study, error: Failure) -> Problem:
-    # Errors name the file as we stored it; the user knows it by another name.
-    message = error.message.replace(f"{entry.source.name}:", f"{entry.shown_name}:")
-    return Problem(message, error.advice, error.series)
-
-
-def segment_for_page(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
-    """What the page's job process runs: segment, save, and keep what the viewer draws.
-
-    Args:
-        request: the study; `out` exists and is empty.
-        progress: told about every step; raises where the user cancels.
-    """
-    result = medseg.segment(
-        request.source,
-        model=request.model,
-        series=request.series,
-        progress=partial(_most, progress),
-        options=request.options,
-    )
-    progress(Progress("save", 0.93, ""))
-    result.save(request.out)
-    progress(Progress("show", 0.97, ""))
-    keep_scene(request.out, result)
-    return {"findings": [str(finding) for finding in result.findings]}
-
-
-def _most(progress: ProgressCallback, event: Progress) -> None:
-    # For segment() the job ends with the measuring; here files and pictures come after it.
-    if event.stage != "done":
-        progress(replace(event, fraction=event.fraction * 0.92))
-
-
-def keep_scene(folder: Path, result: medseg.Segmentation) -> None:
-    """Write scan and mask for the viewer: canonical order, HU as int16, axial slices in one piece."""
-    geometry = result.volume.geometry
-    hu = np.clip(np.rint(reorient(result.volume.hu, geometry.to_canonical)), -32768, 32767).astype(np.int16, order="F")
-    mask = reorient(result.mask, geometry.to_canonical).astype(np.uint8, order="F")
-    emit(folder / PICTURES / "hu.npy", lambda path: np.save(path, hu))
-    emit(folder / PICTURES / "mask.npy", lambda path: np.save(path, mask))
-    facts = {"spacing_mm": geometry.canonical().spacing_mm, "middles": find_middles(mask)}
-    emit_json(folder / PICTURES / "scene.json", facts)
+                self._forget(study)

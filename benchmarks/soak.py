@@ -49,11 +49,11 @@ ROOT = Path(__file__).resolve().parents[1]
 class Words:
     """What this script knows of the page: the keys of its widgets, and how a result looks."""
 
-    app: str = "app/main.py"
-    uploader: str = "files"
-    model: str = "model"
+    app: str = "app/server.py"
+    uploader: str = "files-0"
+    model: str = "model-first"
     model_title: str = "hounsfield"
-    run: str = "run"
+    run: str = "run-first"
     measured = re.compile(r"The whole body in the scan measures ([\d.]+) ml")
 
 
@@ -90,7 +90,7 @@ class Visitor:
     def __init__(self, base: str, words: Words) -> None:
         self.base, self.words = base, words
         self.http = requests.Session()
-        self.http.get(base, timeout=30)
+        self.http.get(base, timeout=30, headers={"Accept": "text/html"})  # a page brings the visitor's cookie
         self.http.get(f"{base}/_stcore/health", timeout=30)  # sets the cookie against forged requests
         token = self.http.cookies.get("_streamlit_xsrf", "")
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.http.cookies)
@@ -178,24 +178,35 @@ def one_study(base: str, words: Words, number: int, rng: random.Random, log: Log
     try:
         visitor.rerun()
         began = time.monotonic()
-        uploader, radio = visitor.widget("file_uploader", words.uploader), visitor.widget("radio", words.model)
-        wanted = next(option for option in radio.options if words.model_title in option.lower())
-        visitor.states[uploader.id] = ("file_uploader_state_value", visitor.upload(f"{volume.name}.nii.gz", content))
-        visitor.states[radio.id] = ("string_value", wanted)
-        visitor.rerun()
-        run = visitor.widget("button", words.run)
-        visitor.rerun(**{run.id: ("trigger_value", True)})
-        visitor.states = {}
+        uploader = visitor.widget("file_uploader", words.uploader)
+        uploaded = visitor.upload(f"{volume.name}.nii.gz", content)
+        visitor.rerun(**{uploader.id: ("file_uploader_state_value", uploaded)})
+        if "study=" not in visitor.query:
+            log.busy += 1
+            return
+        log.studies += 1
+        if not _start(visitor, words, end):
+            log.lost.append(volume.name)
+            return
         _await(visitor, words, volume.name, expected, began, log, end)
     finally:
         visitor.close()
 
 
+def _start(visitor: Visitor, words: Words, end: float) -> bool:
+    """Once the scan has been read: choose the model and press the button."""
+    while time.monotonic() < end + 300:
+        choice, button = visitor.widget("selectbox", words.model), visitor.widget("button", words.run)
+        if choice is not None and button is not None:
+            wanted = next(option for option in choice.options if words.model_title in option.lower())
+            visitor.rerun(**{choice.id: ("string_value", wanted), button.id: ("trigger_value", True)})
+            return True
+        time.sleep(0.3)
+        visitor.rerun()
+    return False
+
+
 def _await(visitor: Visitor, words: Words, name: str, expected: str, began: float, log: Log, end: float) -> None:
-    if "study=" not in visitor.query:
-        log.busy += 1
-        return
-    log.studies += 1
     started = 0.0
     while time.monotonic() < end + 300:
         visitor.rerun()
@@ -257,10 +268,11 @@ def _browse(base: str, words: Words, numbers: Iterator[int], log: Log, end: floa
             began, tab = time.monotonic(), browser.new_page()
             tab.goto(base)
             tab.locator("input[type=file]").first.set_input_files(scan)
-            tab.get_by_text("Hounsfield", exact=False).first.click()
-            tab.get_by_role("button", name="Segment", exact=False).first.click()
             log.studies += 1
             try:
+                tab.locator(f".st-key-{words.model} input").click(timeout=300_000)
+                tab.get_by_role("option", name="Hounsfield").click()
+                tab.locator(f".st-key-{words.run} button").click()
                 remark = tab.get_by_text("The whole body in the scan measures").first
                 remark.wait_for(timeout=(end + 300 - time.monotonic()) * 1000)
             except Waited:

@@ -31,6 +31,7 @@ def segment(
     max_memory: str | None = None,
     localiser: str | None = None,
     accept: str | None = None,
+    formats: Annotated[str, arg(name="format", metavar="NAME,NAME")] = "nifti,csv",
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
 
@@ -55,12 +56,23 @@ def segment(
             there (a coarse model before a fine one of a long scan).
         accept: A reason to go on with scans that are no CT or hold no Hounsfield units. It stands in the findings and
             the run report. Damaged files and contradicting geometry stay refused.
+        formats: Further files beside these: dicom-seg, dicom-seg-labelmap, rtstruct (of DICOM scans), stl, glb,
+            seg.nrrd (3D Slicer), report-html, report-pdf. Needs medseg[exports].
     """
+    from medseg.exports import parse_formats
     from medseg.jobs.console import run_and_report
     from medseg.runtime.options import Options
 
-    options = Options.asked(backend, precision, max_memory, localiser, accept)
-    return run_and_report(paths, out, model=model, series=series, force=force, workers=workers, options=options)
+    return run_and_report(
+        paths,
+        out,
+        model=model,
+        series=series,
+        force=force,
+        workers=workers,
+        options=Options.asked(backend, precision, max_memory, localiser, accept),
+        formats=parse_formats(formats),
+    )
 
 
 def models(name: Positional[str | None] = None, /, json: bool = False) -> int:

@@ -1,8 +1,7 @@
-"""The first step: a scan, what to find in it, and a button."""
+"""The first step: a scan. It is taken in as soon as it is there; nothing has to be pressed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
@@ -10,37 +9,37 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from app.desk import desk, is_local
-from app.services import Model, Problem, Refused, models
+from app.desk import desk, is_local, visitor
+from app.folders import KEEP_HOURS
+from app.studies import Refused, StudyView
 from app.text import name_of, say
-from app.widgets.problems import show_problem
+from app.widgets.problems import plain, show_problem
 
-Take = Callable[[], str]
 _MAX_MB = 2048
 
 
-def show_intake() -> tuple[Take, str] | None:
-    """Ask for a scan and a model.
+def show_intake() -> str | None:
+    """Ask for a scan.
 
     Returns:
-        How to take the scan in and the model's name, once the visitor has pressed a button; else None.
+        The id of the study that was begun, else None.
     """
     st.title(say("intake.title"))
     st.markdown(say("intake.lead"))
-    with st.container(border=True):
-        take = _choose_scan()
-    model = _choose_model()
-    if model is None:
+    try:
+        with st.container(border=True):
+            study = _choose_scan()
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if st.button(say("intake.example"), key="example", icon=":material/play_circle:"):
+                study = desk().take_example(visitor())
+            st.caption(say("intake.example.help"))
+    except Refused as refused:
+        show_problem(refused.problem)
         return None
-    with st.container(horizontal=True, vertical_alignment="center"):
-        started = st.button(say("intake.run"), type="primary", disabled=take is None, key="run")
-        example = st.button(say("intake.example"), key="example", icon=":material/play_circle:")
-    if example:
-        return (lambda: desk().take_example(say("intake.example.name"))), model
-    return (take, model) if started and take is not None else None
+    return study or _show_own()
 
 
-def _choose_scan() -> Take | None:
+def _choose_scan() -> str | None:
     ways = ["files", "folder", "path"] if is_local() else ["files", "folder"]
     way = st.segmented_control(
         say("intake.way"),
@@ -55,23 +54,32 @@ def _choose_scan() -> Take | None:
     return _ask_files() if way == "files" else _ask_folder()
 
 
-def _ask_files() -> Take | None:
+def _ask_files() -> str | None:
     # Any ending is accepted: most DICOM files have none, and the reader judges by content.
-    files = st.file_uploader(say("intake.files"), accept_multiple_files=True, max_upload_size=_MAX_MB, key="files")
-    st.caption(say("intake.files.help"))
-    return (lambda: _take_uploads(files)) if files else None
-
-
-def _ask_folder() -> Take | None:
     files = st.file_uploader(
-        say("intake.folder"), accept_multiple_files="directory", max_upload_size=_MAX_MB, key="folder"
+        say("intake.files"), accept_multiple_files=True, max_upload_size=_MAX_MB, key=_key("files")
+    )
+    st.caption(say("intake.files.help"))
+    return _take_uploads(files) if files else None
+
+
+def _ask_folder() -> str | None:
+    files = st.file_uploader(
+        say("intake.folder"), accept_multiple_files="directory", max_upload_size=_MAX_MB, key=_key("folder")
     )
     st.caption(say("intake.folder.help"))
-    return (lambda: _take_uploads(files)) if files else None
+    return _take_uploads(files) if files else None
+
+
+def _key(name: str) -> str:
+    """A new field for every scan: the files of the last one are gone."""
+    return f"{name}-{st.session_state.get('scans', 0)}"
 
 
 def _take_uploads(files: list[UploadedFile]) -> str:
-    study = desk().take_uploads(files)
+    with st.spinner(say("intake.copying")):
+        study = desk().take_uploads(files, visitor())
+    st.session_state["scans"] = st.session_state.get("scans", 0) + 1
     _let_go(files)
     return study
 
@@ -84,35 +92,32 @@ def _let_go(files: list[UploadedFile]) -> None:
             context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
 
 
-def _ask_path() -> Take | None:
-    text = st.text_input(say("intake.path"), placeholder=say("intake.path.placeholder"), key="path").strip()
-    st.caption(say("intake.path.help"))
-    return (lambda: desk().take_path(Path(text).expanduser())) if text else None
+def _ask_path() -> str | None:
+    with st.form("path-form", border=False):
+        text = st.text_input(say("intake.path"), placeholder=say("intake.path.placeholder"), key="path").strip()
+        st.caption(say("intake.path.help"))
+        opened = st.form_submit_button(say("intake.path.open"), key="open-path")
+    return desk().take_path(Path(text).expanduser(), visitor()) if opened and text else None
 
 
-def _choose_model() -> str | None:
-    try:
-        installed = models()
-    except Refused as refused:
-        show_problem(refused.problem)
+def _show_own() -> str | None:
+    """Scans that this browser brought earlier."""
+    own = desk().studies(visitor())
+    if not own:
         return None
-    if not installed:
-        show_problem(Problem(say("intake.no_models"), say("intake.no_models.advice")))
-        return None
-    by_name = {model.name: model for model in installed}
-    name = st.radio(
-        say("intake.model"),
-        list(by_name),
-        format_func=lambda name: by_name[name].title,
-        captions=[model.description for model in installed],
-        key="model",
-    )
-    _show_limits(by_name[name])
-    return str(name)
+    st.subheader(say("intake.yours"), anchor=False)
+    st.caption(say("intake.yours.help", hours=KEEP_HOURS))
+    chosen = None
+    for study in own:
+        if _own(study):
+            chosen = study.id
+    return chosen
 
 
-def _show_limits(model: Model) -> None:
-    st.caption(say("intake.field", field=model.field))
-    with st.expander(say("intake.limits")):
-        st.markdown("\n".join(f"- {limit}" for limit in model.limits))
-        st.caption(say("intake.version", name=model.name, version=model.version))
+def _own(study: StudyView) -> bool:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        opened = st.button(
+            plain(study.title), key=f"own-{study.id}", help=say("intake.open", name=study.title), type="tertiary"
+        )
+        st.caption(", ".join(dict.fromkeys(run.model for run in study.runs)))
+    return opened

@@ -1,154 +1,125 @@
-"""The slice viewer: three planes through one point, organs in colour, drawn on the server."""
+"""The viewer on the page: what it is told. Everything that it shows it fetches itself (`app.routes`)."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from typing import Any
 
 import streamlit as st
 
-from app.pictures import AXIS, PLANES, WINDOWS, Colour, Look, Plane, Position, Scene, draw, to_png
-from app.text import name_of, say
+from app.results import Result
+from app.scans import Scan
+from app.studies import RunView
+from app.text import language, name_of, say, sentences
+from app.widgets.style import assets_path, base_path
+from app.widgets.tables import volume_text
 
-Organs = Mapping[str, tuple[int, Colour]]
-_SMALL, _LARGE = 560, 900
+# The program is fetched once, by a name that changes with it, and not sent with every page.
+_LOADER = """
+const programs = {}
+export default function (component) {
+  const path = window.location.origin + component.data.assets + "/viewer.js"
+  programs[path] ??= import(path)
+  programs[path].then((program) => program.mount(component))
+  return () => programs[path].then((program) => program.unmount(component.parentElement))
+}
+"""
+_mount = st.components.v2.component("medseg_viewer", js=_LOADER)
+_AHEAD = """
+export default function ({ data }) {
+  import(window.location.origin + data.assets + "/viewer.js")
+}
+"""
+_fetch = st.components.v2.component("medseg_viewer_ahead", js=_AHEAD)
+_HEAD = "head-neck"
 
 
-@st.fragment
-def show_viewer(study: str, scene: Scene, organs: Organs, window: str) -> None:
-    """Draw the viewer. Moving a slider redraws this part of the page alone.
+def show_viewer(
+    study: str,
+    scan: Scan,
+    run: RunView | None,
+    result: Result | None,
+    *,
+    is_preview: bool = False,
+    compare: dict[str, Any] | None = None,
+    key: str = "viewer",
+) -> int | None:
+    """Show a scan, with a result where there is one.
 
     Args:
-        study: id of the study; keeps the sliders of different studies apart.
-        scene: the scan and its mask.
-        organs: name -> (value in the mask, colour), those that were found.
-        window: the window to open with, one of `WINDOWS`.
+        study: id of the study.
+        scan: what to show.
+        run, result: the result to show over it.
+        is_preview: the result is a coarse one that is shown meanwhile.
+        compare: the other side (`other_side`), where two are compared.
+        key: of the component; one for each place on the page.
+
+    Returns:
+        The number of a new version that was saved in the viewer, once.
     """
-    _start_at(study, scene)
-    look, planes = _controls(study, scene, organs, window)
-    columns = st.columns(len(planes))
-    position = _position(study)
-    for column, plane in zip(columns, planes, strict=True):
-        with column:
-            _show_plane(study, scene, plane, position, look)
-    st.caption(say("viewer.convention"))
+    data = {
+        "assets": assets_path(),
+        "lang": language(),
+        "words": _words(),
+        "preset": "head_neck" if run is not None and run.model.startswith(_HEAD) else "soft_tissue",
+        **side_of(study, scan, run, result, is_preview=is_preview),
+        "compare": compare,
+    }
+    if compare is not None:
+        data["title"] = say("compare.this_side")
+    answer = _mount(key=f"{key}-{study}", data=data, on_saved_change=_nothing)
+    return answer.saved if isinstance(answer.saved, int) else None
 
 
-def _key(study: str, name: str) -> str:
-    return f"viewer-{study}-{name}"
+def _nothing() -> None: ...
 
 
-def _start_at(study: str, scene: Scene) -> None:
-    """Open on the middle of what was found."""
-    if _key(study, "position") not in st.session_state:
-        _go_to(study, scene.start)
+def fetch_ahead() -> None:
+    """Let the browser fetch the viewer while the visitor still looks for a scan."""
+    _fetch(key="viewer-ahead", data={"assets": assets_path()})
 
 
-def _go_to(study: str, position: Position) -> None:
-    st.session_state[_key(study, "position")] = position
+def side_of(
+    study: str, scan: Scan, run: RunView | None, result: Result | None, *, is_preview: bool = False
+) -> dict[str, Any]:
+    """What the viewer has to know of one scan and its result."""
+    return {
+        "base": f"{base_path()}/study/{study}",
+        "scan": {"shape": scan.shape, "spacing": scan.spacing_mm, "affine": scan.facts["affine"]},
+        "run": None if run is None or result is None else _run(run, is_preview),
+        "organs": [] if result is None else _organs(result),
+        "middles": {} if result is None else {str(value): at for value, at in result.middles.items()},
+    }
 
 
-def _position(study: str) -> Position:
-    position: Position = st.session_state[_key(study, "position")]
-    return position
+def _run(run: RunView, is_preview: bool) -> dict[str, Any]:
+    if is_preview:
+        return {"number": 0, "stamp": "preview", "path": f"run/{run.number}/preview"}
+    return {
+        "number": run.number,
+        "stamp": "",
+        "path": f"run/{run.number}/mask",
+        "base": f"run/{run.number}",
+        "surfaces": f"surface/{run.number}",
+        "editable": True,
+    }
 
 
-def _controls(study: str, scene: Scene, organs: Organs, window: str) -> tuple[Look, tuple[Plane, ...]]:
-    left, middle, right = st.columns([4, 3, 3], vertical_alignment="bottom")
-    with left:
-        window = _choose_window(study, window)
-    with middle:
-        planes = _choose_planes(study)
-    with right:
-        _jump(study, scene, organs)
-    left, right = st.columns([7, 3])
-    with left:
-        shown = _choose_organs(study, organs)
-    with right:
-        opacity = st.slider(say("viewer.opacity"), 0, 100, 45, 5, format="%d%%", key=_key(study, "opacity"))
-    colours = {organs[name][0]: organs[name][1] for name in shown}
-    size = _SMALL if len(planes) > 1 else _LARGE
-    return Look(WINDOWS[window], colours, opacity / 100, size, lines=len(planes) > 1), planes
+def _organs(result: Result) -> list[dict[str, Any]]:
+    return [
+        {
+            "value": row.value,
+            "name": row.name,
+            "title": name_of("organ", row.name),
+            "colour": row.colour,
+            "ml": row.volume_ml,
+            "volume": volume_text(row.volume_ml) if row.volume_ml else say("table.none"),
+        }
+        for row in result.organs
+    ]
 
 
-def _choose_window(study: str, first: str) -> str:
-    choice = st.segmented_control(
-        say("viewer.window"),
-        list(WINDOWS),
-        default=first,
-        required=True,
-        format_func=lambda name: name_of("window", name),
-        key=_key(study, "window"),
-    )
-    return str(choice)
-
-
-def _choose_planes(study: str) -> tuple[Plane, ...]:
-    choice = st.segmented_control(
-        say("viewer.planes"),
-        ["all", *PLANES],
-        default="all",
-        required=True,
-        format_func=lambda name: say("viewer.all") if name == "all" else name_of("plane", name),
-        key=_key(study, "planes"),
-    )
-    return tuple(plane for plane in PLANES if choice in ("all", plane))
-
-
-def _choose_organs(study: str, organs: Organs) -> list[str]:
-    chosen = st.pills(
-        say("viewer.organs"),
-        list(organs),
-        selection_mode="multi",
-        default=list(organs),
-        format_func=lambda name: f"{_swatch(organs[name][1])} {name_of('organ', name)}",
-        key=_key(study, "organs"),
-    )
-    return [str(name) for name in chosen or []]
-
-
-def _swatch(colour: Colour) -> str:
-    """A square of that colour as a Markdown picture, without a request."""
-    fill = "#{:02x}{:02x}{:02x}".format(*colour)
-    square = f'<rect width="8" height="8" rx="2" fill="{fill}"/>'
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">{square}</svg>'
-    return f"![](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
-
-
-def _jump(study: str, scene: Scene, organs: Organs) -> None:
-    def go() -> None:
-        name = st.session_state[_key(study, "jump")]
-        if name is not None:
-            _go_to(study, scene.middles[organs[name][0]])
-
-    st.selectbox(
-        say("viewer.jump"),
-        list(organs),
-        index=None,
-        placeholder=say("viewer.jump.none"),
-        format_func=lambda name: name_of("organ", name),
-        key=_key(study, "jump"),
-        on_change=go,
-    )
-
-
-def _show_plane(study: str, scene: Scene, plane: Plane, position: Position, look: Look) -> None:
-    count, words = scene.shape[AXIS[plane]], name_of("plane", plane)
-    alt = say("viewer.alt", plane=words, index=position[AXIS[plane]] + 1, count=count)
-    st.image(to_png(draw(scene, plane, position, look)), width="stretch", output_format="PNG", alt=alt)
-    # A slider needs two ends; a scan of one slice in this direction has nothing to move.
-    if count > 1:
-        _slider(study, plane, position, say("viewer.slice", plane=words, count=count), count)
-
-
-def _slider(study: str, plane: Plane, position: Position, label: str, count: int) -> None:
-    key, axis = _key(study, plane), AXIS[plane]
-
-    def move() -> None:
-        moved = list(_position(study))
-        moved[axis] = int(st.session_state[key]) - 1
-        _go_to(study, (moved[0], moved[1], moved[2]))
-
-    # The position outlives the slider: Streamlit forgets the state of a plane that is not on the page.
-    st.session_state[key] = position[axis] + 1
-    st.slider(label, 1, count, key=key, on_change=move)
+def _words() -> dict[str, str]:
+    """All sentences of the viewer, without their common beginning."""
+    return {
+        key.removeprefix("viewer."): text for key, text in sentences(language()).items() if key.startswith("viewer.")
+    }

@@ -245,14 +245,26 @@ def write_label_map(path: Path, labels: Array, geometry: Geometry) -> Path:
     path, labels = Path(path), np.asarray(labels)
     if labels.shape != geometry.shape or labels.min() < 0 or labels.max() > 255:
         raise OutputError(f"{path}: labels of shape {labels.shape} do not fit a grid of {geometry.shape} or 0..255.")
-    small = labels.astype(np.uint8)
-    content = _encode(small, geometry)
+    return _write(path, labels.astype(np.uint8), geometry)
+
+
+def write_scan(path: Path, volume: Volume) -> Path:
+    """Write a CT as int16 .nii.gz, HU rounded to whole numbers, no text fields.
+
+    Raises:
+        OutputError: it could not be written, or reads back differently.
+    """
+    return _write(Path(path), np.clip(np.rint(volume.hu), -32768, 32767).astype(np.int16), volume.geometry)
+
+
+def _write(path: Path, stored: Array, geometry: Geometry) -> Path:
+    content = _encode(stored, geometry)
 
     def check(temporary: Path) -> None:
         from medseg.imaging.itk import read_back
 
         voxels, affine = read_back(temporary)
-        if not np.array_equal(voxels, small) or grids_differ(
+        if not np.array_equal(voxels, stored) or grids_differ(
             geometry.affine, affine, geometry.shape, SECOND_READER_TOLERANCE_MM
         ):
             raise OutputError(f"{path} read back differently from what was written.")
@@ -260,8 +272,8 @@ def write_label_map(path: Path, labels: Array, geometry: Geometry) -> Path:
     return emit(path, lambda temporary: temporary.write_bytes(content), check)
 
 
-def _encode(labels: Array, geometry: Geometry) -> bytes:
-    image = nib.Nifti1Image(labels, geometry.affine)
+def _encode(voxels: Array, geometry: Geometry) -> bytes:
+    image = nib.Nifti1Image(voxels, geometry.affine)
     image.header.set_xyzt_units("mm")
     image.set_qform(geometry.affine, code=1)
     image.set_sform(geometry.affine, code=1)

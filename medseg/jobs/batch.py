@@ -45,6 +45,7 @@ def run_batch(
     progress: BatchCallback | None = None,
     work: Work = SEGMENT,
     options: Options | None = None,
+    formats: Sequence[str] = (),
 ) -> BatchReport:
     """Segment studies into `out`, one folder each; a bad one does not stop the others.
 
@@ -61,6 +62,7 @@ def run_batch(
         progress: called at every step, one call at a time, from threads of the batch.
         work: what the processes run.
         options: backend, precision, the limit of memory of one process, a localiser.
+        formats: further files of every result, see `medseg.exports`.
 
     Raises:
         NoScanError: there are no studies.
@@ -76,6 +78,7 @@ def run_batch(
     # A localiser decides where the model looks: with another one the work is another.
     digest = " ".join(identify(name) for name in (model, options.localiser) if name is not None)
     task = ManifestRow("", "", "done", series=series or "", model=model, model_sha256=digest, way=options.way)
+    task = replace(task, formats=",".join(formats))
     with folder_lock(out):
         manifest = _recovered(out)
         batch = _Batch(manifest, _plan(unique, manifest, task), progress or _quiet, work, workers, options)
@@ -216,7 +219,8 @@ class _Batch:
             return self._waiting.popleft() if self._waiting else None
 
     def _study(self, worker: Worker, task: _Task) -> None:
-        request = JobRequest(task.source, self._place(task), task.row.model, task.row.series or None, self.options)
+        row, formats = task.row, tuple(part for part in task.row.formats.split(",") if part)
+        request = JobRequest(task.source, self._place(task), row.model, row.series or None, self.options, formats)
         watch = partial(self._step, task.row.study)
         watch(Progress("start", 0.0, "Starting."))
         announce = partial(self._announce, task)

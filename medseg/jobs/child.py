@@ -1,6 +1,6 @@
 """The child's side of a worker: takes requests from the pipe, answers with events, outlives nobody.
 
-Messages are JSON, one a message. In: `{"kind": "run", "work", "source", "out", "model", "series", "options"}` and
+Messages are JSON, one a message. In: `{"kind": "run", "work"}` with the fields of a `JobRequest`, and
 `{"kind": "cancel"}`. Out: `accepted`, `progress`, then one of `done`, `failed`, `cancelled`.
 """
 
@@ -84,14 +84,25 @@ class _Reporter:
 
 
 def _answer(message: dict[str, Any], report: _Reporter) -> dict[str, Any]:
-    options = Options(**message["options"])
-    request = JobRequest(Path(message["source"]), Path(message["out"]), message["model"], message["series"], options)
+    request = _request(message)
     try:
         return {"kind": "done", "result": resolve(message["work"])(request, report)}
     except Cancelled:
         return {"kind": "cancelled"}
     except Exception as error:
         return {"kind": "failed", "failure": asdict(describe(error, request.source))}
+
+
+def _request(message: dict[str, Any]) -> JobRequest:
+    return JobRequest(
+        Path(message["source"]),
+        Path(message["out"]),
+        message["model"],
+        message["series"],
+        Options(**message["options"]),
+        tuple(message["formats"]),
+        message["extra"],
+    )
 
 
 def resolve(name: str) -> Any:

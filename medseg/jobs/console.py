@@ -29,6 +29,7 @@ def run_and_report(
     workers: int = 1,
     work: Work = SEGMENT,
     options: Options | None = None,
+    formats: Sequence[str] = (),
 ) -> int:
     """Segment all studies in `paths`, show it on the terminal, and return the exit code.
 
@@ -43,6 +44,7 @@ def run_and_report(
         workers: studies at the same time.
         work: what the processes run.
         options: backend, precision and the limit of memory of one process.
+        formats: further files of every result, see `medseg.exports`.
 
     Raises:
         MedsegError: nothing could be started, see `run_batch`.
@@ -59,6 +61,7 @@ def run_and_report(
             progress=show,
             work=work,
             options=options,
+            formats=formats,
         )
     _print_single(report)
     print(summary(report))

@@ -43,6 +43,7 @@ class ManifestRow:
         model: name of the model.
         model_sha256: digest of the model.
         way: backend and precision that were asked for; empty where the program chose.
+        formats: further formats that were asked for, separated by commas.
         version: version of medseg that computed it.
         mask_sha256: digest of the mask.
         findings: what a reader of the result should know.
@@ -62,6 +63,7 @@ class ManifestRow:
     model: str = ""
     model_sha256: str = ""
     way: str = ""
+    formats: str = ""
     version: str = __version__
     mask_sha256: str = ""
     findings: tuple[str, ...] = ()
@@ -79,7 +81,8 @@ class ManifestRow:
         return self._task() == other._task()
 
     def _task(self) -> tuple[str, ...]:
-        return self.fingerprint, self.series, self.model, self.model_sha256, self.way, self.version
+        wanted = (self.series, self.model, self.model_sha256, self.way, self.formats)
+        return self.fingerprint, *wanted, self.version
 
     def is_whole(self, folder: Path) -> bool:
         """Whether the result in `folder` is all there and its mask is the one that was written."""

@@ -21,6 +21,8 @@ class JobRequest:
         model: name of the model.
         series: number or UID of the series, where the source holds several.
         options: backend, precision and a limit of memory.
+        formats: further files of the result, see `medseg.exports`.
+        extra: words for works other than segmentation; JSON can hold them.
     """
 
     source: Path
@@ -28,6 +30,8 @@ class JobRequest:
     model: str = "head-neck-oar"
     series: str | None = None
     options: Options = field(default_factory=Options)
+    formats: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from medseg.jobs.request import JobRequest
 from medseg.models.store import load_model
 from medseg.runtime.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from medseg.results.segmentation import Segmentation
 
 
 def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
@@ -23,8 +27,19 @@ def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, 
     result = segment(
         request.source, model=request.model, series=request.series, progress=progress, options=request.options
     )
+    result = _exported(result, request)
     result.save(request.out)
     return {"findings": [str(finding) for finding in result.findings], "verdict": result.run["verdict"]}
+
+
+def _exported(result: Segmentation, request: JobRequest) -> Segmentation:
+    """Write what was asked for beside the usual files, and say what could not be had."""
+    if not request.formats:
+        return result
+    from medseg.exports import export, order_for
+
+    findings = export(order_for(result, request.source), request.formats, request.out)
+    return replace(result, findings=(*result.findings, *findings))
 
 
 def identify_model(model: str) -> str:

@@ -121,7 +121,8 @@ class Worker:
         self._log.seek(0)
         self._log.truncate()  # the child shares this open file and goes on writing at its start
         paths = {"source": str(request.source), "out": str(request.out)}
-        wishes = {"model": request.model, "series": request.series, "options": asdict(request.options)}
+        wishes: dict[str, Any] = {"model": request.model, "series": request.series, "options": asdict(request.options)}
+        wishes |= {"formats": list(request.formats), "extra": dict(request.extra)}
         return self._tell({"kind": "run", "work": self.work, **wishes, **paths})
 
     def _tell(self, message: dict[str, Any]) -> bool:

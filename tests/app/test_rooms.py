@@ -1,4 +1,4 @@
-"""Who knows whom inside the page: one file speaks to medseg, and it knows no streamlit."""
+"""Who knows whom inside the page: streamlit where things are drawn, medseg where work is handed over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from pathlib import Path
 import app
 
 ROOT = Path(app.__file__).parent
+DRAWN = ("pages/", "widgets/")
+SPEAK_TO_MEDSEG = {
+    "batches.py",
+    "catalogue.py",
+    "downloads.py",
+    "entries.py",
+    "errands.py",
+    "folders.py",
+    "imports.py",
+    "language.py",
+    "references.py",
+    "services.py",
+    "slices.py",
+    "text/__init__.py",
+    "uploads.py",
+}
 
 
 def importers(package: str) -> set[str]:
@@ -22,10 +38,14 @@ def importers(package: str) -> set[str]:
     return found
 
 
-def test_services_alone_speaks_to_medseg() -> None:
-    assert importers("medseg") == {"services.py", "folders.py"}
+def test_what_is_drawn_does_not_speak_to_medseg() -> None:
+    assert {path for path in importers("medseg") if not path.startswith("work/")} == SPEAK_TO_MEDSEG
 
 
-def test_what_the_job_process_imports_knows_no_streamlit() -> None:
-    drawn = {path for path in importers("streamlit") if not path.startswith(("pages/", "widgets/"))}
-    assert drawn == {"main.py", "desk.py", "gate.py"}
+def test_only_pages_and_their_frame_know_streamlit() -> None:
+    frame = {path for path in importers("streamlit") if not path.startswith(DRAWN)}
+    assert frame == {"main.py", "server.py", "desk.py", "gate.py", "language.py", "open.py"}
+
+
+def test_torch_is_loaded_in_processes_of_their_own() -> None:
+    assert importers("torch") == set()

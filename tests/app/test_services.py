@@ -1,174 +1,221 @@
-"""The desk, with real jobs: uploads in, results out, errors as advice, nothing left behind."""
+"""The desk, with real jobs: scans in, results out, errors as advice, and every study its owner's alone."""
 
 from __future__ import annotations
 
 import io
 import json
-import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from app.results import FILES, read_scene
-from app.services import Desk, Refused, Status, models, strip_ending
+from app.results import FILES
+from app.services import Desk
+from app.studies import Refused
+from app.uploads import strip_ending
 from medseg.imaging.volume import reorient
+from tests.app.conftest import OTHER, VISITOR, Upload, ended, read, run, until
 from tests.phantoms import ROD_CENTRE_MM, orient, phantom_volume, write_dicom_series, write_nifti
 
 
-class Upload(io.BytesIO):
-    """What a browser hands in."""
-
-    def __init__(self, name: str, content: bytes) -> None:
-        super().__init__(content)
-        self.name = name
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    desk = Desk(tmp_path_factory.mktemp("page"))
-    yield desk
-    desk.close()
-    assert not desk.folders.root.exists()
-
-
-def finish(desk: Desk, study: str, timeout_s: float = 200) -> Status:
-    end = time.monotonic() + timeout_s
-    while desk.status(study).state in ("queued", "running"):
-        assert time.monotonic() < end, desk.status(study)
-        time.sleep(0.05)
-    return desk.status(study)
-
-
-def run(desk: Desk, study: str, series: str | None = None) -> Status:
-    desk.run(study, "tissue-hu", series)
-    return finish(desk, study)
-
-
-def test_an_upload_becomes_a_result_with_pictures_on_its_grid(desk: Desk, tmp_path: Path) -> None:
+def test_an_upload_is_seen_and_becomes_a_result_on_its_grid(desk: Desk, tmp_path: Path) -> None:
     volume = phantom_volume(orientation="LPS", noise_hu=0)
     content = write_nifti(tmp_path / "a.nii.gz", volume).read_bytes()
-    study = desk.take_uploads([Upload("Müller Ankle.nii.gz", content)])
-    status = run(desk, study)
-    assert (status.state, status.title, status.model) == ("done", "Müller Ankle", "tissue-hu")
+    study = desk.take_uploads([Upload("Müller Ankle.nii.gz", content)], VISITOR)
+    view = read(desk, study)
+    assert (view.phase, view.title, view.runs) == ("read", "Müller Ankle", ())
+    assert view.scan is not None
+    assert (view.scan.hu() == reorient(volume.hu, volume.geometry.to_canonical)).all()
 
-    result = desk.result(study)
+    finished = run(desk, study)
+    assert (finished.state, finished.number, finished.model) == ("done", 1, "tissue-hu")
+    result = desk.result(study, VISITOR, 1)
+    assert result is not None
     written = {row["organ"]: row["volume_ml"] for row in json.loads((result.folder / "measurements.json").read_text())}
     assert {row.name: row.volume_ml for row in result.organs} == written
     assert written["bone"] > 10
 
-    scene = read_scene(result.folder)
     mask = nib.load(result.folder / "mask.nii.gz")
-    canonical = reorient(np.asarray(mask.dataobj), nib.io_orientation(mask.affine))
-    assert (scene.mask == canonical).all()
-    assert (scene.hu == reorient(volume.hu, volume.geometry.to_canonical)).all()
-    assert scene.spacing_mm == pytest.approx((3.5, 3.5, 4.0))
+    assert (result.mask() == reorient(np.asarray(mask.dataobj), nib.io_orientation(mask.affine))).all()
     bone = next(row.value for row in result.organs if row.name == "bone")
-    assert scene.middles[bone][1] < scene.shape[1] / 2 + ROD_CENTRE_MM[1] / 3.5 + 2  # the rod is at the back
+    assert result.mask()[result.middles[bone]] == bone
+    assert result.middles[bone][1] < 20 + ROD_CENTRE_MM[1] / 3.5 + 2  # the rod is at the back
+    assert sum(result.histograms[bone].counts) == (result.mask() == bone).sum()
 
 
-def test_the_zip_holds_the_files_and_no_pictures(desk: Desk, tmp_path: Path) -> None:
-    study = desk.take_path(write_nifti(tmp_path / "b.nii.gz", phantom_volume()))
+def test_the_zip_holds_the_files_and_nothing_of_the_page(desk: Desk, tmp_path: Path) -> None:
+    study = desk.take_path(write_nifti(tmp_path / "b.nii.gz", phantom_volume()), VISITOR)
     run(desk, study)
-    packed = zipfile.ZipFile(io.BytesIO(desk.result(study).archive()))
+    result = desk.result(study, VISITOR, 1)
+    assert result is not None
+    packed = zipfile.ZipFile(io.BytesIO(result.archive()))
     assert packed.namelist() == list(FILES)
-    assert packed.read("mask.nii.gz") == (desk.result(study).folder / "mask.nii.gz").read_bytes()
+    assert packed.read("mask.nii.gz") == (result.folder / "mask.nii.gz").read_bytes()
 
 
 @pytest.mark.parametrize(
     "name", ["../../evil.nii.gz", "/etc/passwd.nii.gz", "..\\up.nii.gz", "a\0b.nii.gz", "n" * 400 + ".nii.gz"]
 )
 def test_the_browsers_name_is_never_a_path(desk: Desk, name: str) -> None:
-    study = desk.take_uploads([Upload(name, b"x")])
-    inside = [path for path in desk.folders.root.rglob("*") if study in path.parts and path.is_file()]
+    study = desk.take_uploads([Upload(name, b"x")], VISITOR)
+    inside = [path for path in (desk.folders.root / study / "input").rglob("*") if path.is_file()]
     assert [path.name for path in inside] == ["scan.nii.gz"]
-    desk.forget(study)
+    desk.forget(study, VISITOR)
 
 
 def test_several_files_are_one_series(desk: Desk, tmp_path: Path) -> None:
     folder = write_dicom_series(tmp_path / "series", phantom_volume())
     uploads = [Upload(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
-    study = desk.take_uploads(uploads)
-    status = run(desk, study)
-    assert (status.state, status.title) == ("done", "36 files")
-    assert read_scene(desk.result(study).folder).shape == (48, 40, 36)
+    view = read(desk, desk.take_uploads(uploads, VISITOR))
+    assert (view.phase, view.title) == ("read", "36 files")
+    assert view.scan is not None
+    assert view.scan.shape == (48, 40, 36)
 
 
-def test_a_broken_file_is_named_as_the_user_knows_it(desk: Desk, tmp_path: Path) -> None:
+def test_a_broken_file_is_named_as_the_visitor_knows_it(desk: Desk, tmp_path: Path) -> None:
     content = write_nifti(tmp_path / "c.nii.gz", phantom_volume()).read_bytes()
-    study = desk.take_uploads([Upload("my scan.nii.gz", content[: len(content) // 2])])
-    status = run(desk, study)
-    assert status.state == "failed"
-    assert status.problem is not None
-    assert status.problem.message.startswith("my scan.nii.gz: ")
-    assert status.problem.advice
-    assert "Traceback" not in status.problem.message
-    assert str(desk.folders.root) not in status.problem.message
+    study = desk.take_uploads([Upload("my scan.nii.gz", content[: len(content) // 2])], VISITOR)
+    view = read(desk, study)
+    assert view.phase == "unreadable"
+    assert view.problem is not None
+    assert view.problem.message.startswith("my scan.nii.gz: ")
+    assert view.problem.advice
+    assert view.problem.code in ("TruncatedFileError", "CorruptFileError")
+    assert "Traceback" not in view.problem.message
+    assert str(desk.folders.root) not in view.problem.message
 
 
-def test_several_series_are_a_choice_and_the_chosen_one_is_run(desk: Desk, tmp_path: Path) -> None:
+def test_several_series_are_a_choice_and_the_chosen_one_is_read(desk: Desk, tmp_path: Path) -> None:
     write_dicom_series(tmp_path / "study", phantom_volume())
     small = phantom_volume((30, 30, 20), (4.0, 4.0, 6.0))
     write_dicom_series(tmp_path / "study", small, names=lambda k: f"B{k}.dcm")
-    study = desk.take_path(tmp_path / "study")
-    problem = run(desk, study).problem
+    study = desk.take_path(tmp_path / "study", VISITOR)
+    problem = read(desk, study).problem
     assert problem is not None
     assert len(problem.series) == 2
     shapes = []
-    for number in ("1", "2"):
-        assert run(desk, study, number).state == "done"
-        shapes.append(read_scene(desk.result(study).folder).shape)
+    for series in ("1", "2"):
+        desk.choose_series(study, VISITOR, series)
+        view = read(desk, study)
+        assert view.scan is not None
+        shapes.append(view.scan.shape)
     assert sorted(shapes) == [(30, 30, 20), (48, 40, 36)]
+    assert run(desk, study).state == "done"
+    result = desk.result(study, VISITOR, 1)
+    assert result is not None
+    assert result.mask().shape == shapes[1]
 
 
 def test_the_source_on_the_server_is_left_alone(desk: Desk, tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "mine.nii.gz", orient(phantom_volume(), "PIR"))
     before = path.read_bytes()
-    study = desk.take_path(path)
+    study = desk.take_path(path, VISITOR)
     run(desk, study)
-    desk.forget(study)
+    desk.forget(study, VISITOR)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.nii.gz"]
 
 
 def test_forgetting_deletes_scan_and_result(desk: Desk, tmp_path: Path) -> None:
     content = write_nifti(tmp_path / "d.nii.gz", phantom_volume()).read_bytes()
-    study = desk.take_uploads([Upload("d.nii.gz", content)])
+    study = desk.take_uploads([Upload("d.nii.gz", content)], VISITOR)
     run(desk, study)
-    desk.forget(study)
-    end = time.monotonic() + 5
-    while (desk.folders.root / study).exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not (desk.folders.root / study).exists()
-    assert desk.status(study).state == "gone"
+    desk.forget(study, VISITOR)
+    until(lambda: not (desk.folders.root / study).exists())
+    assert desk.view(study, VISITOR).phase == "gone"
 
 
-def test_a_job_in_the_queue_is_cancelled_at_once_and_knows_its_place(desk: Desk, tmp_path: Path) -> None:
+def test_a_study_is_its_owners_alone(desk: Desk, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "own.nii.gz", phantom_volume())
+    study = desk.take_path(path, VISITOR)
+    run(desk, study)
+    assert study in [view.id for view in desk.studies(VISITOR)]
+    for stranger in (OTHER, ""):
+        assert desk.view(study, stranger).phase == "gone"
+        assert study not in [view.id for view in desk.studies(stranger)]
+        assert desk.scan(study, stranger) is None
+        assert desk.result(study, stranger, 1) is None
+        assert desk.preview(study, stranger, 1) is None
+        assert desk.corrections.draft(study, stranger, 1) is None
+    asked: list[Callable[[], object]] = [
+        lambda: desk.run(study, OTHER, "tissue-hu"),
+        lambda: desk.cancel(study, OTHER),
+        lambda: desk.choose_series(study, OTHER, "1"),
+        lambda: desk.errands.export(study, OTHER, 1, "stl", "en"),
+        lambda: desk.errands.surfaces(study, OTHER, 1),
+        lambda: desk.errands.training_case(study, OTHER, 1, tmp_path / "t", ["bone"]),
+        lambda: desk.corrections.save(study, OTHER, 1),
+    ]
+    for question in asked:
+        with pytest.raises(Refused):
+            question()
+    mine = desk.take_path(path, OTHER)
+    run(desk, mine, visitor=OTHER)
+    with pytest.raises(Refused):
+        desk.errands.compare(mine, OTHER, 1, study, 1)
+    desk.forget(study, OTHER)
+    assert desk.view(study, VISITOR).phase == "read"
+
+
+def test_a_job_in_the_queue_knows_its_place_and_is_cancelled_at_once(desk: Desk, tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "e.nii.gz", phantom_volume())
-    studies = [desk.take_path(path) for _ in range(3)]
+    studies = [desk.take_path(path, VISITOR) for _ in range(3)]
     for study in studies:
-        desk.run(study, "tissue-hu")
-    assert desk.status(studies[2]).before in (1, 2)  # the first may have ended by now
-    desk.cancel(studies[2])
-    assert desk.status(studies[2]).state == "cancelled"
-    assert [finish(desk, study).state for study in studies[:2]] == ["done", "done"]
+        read(desk, study)
+    for study in studies:
+        desk.run(study, VISITOR, "tissue-hu")
+    last = desk.view(studies[2], VISITOR).run(1)
+    assert last is not None
+    assert last.before in (1, 2)  # the first may have ended by now
+    desk.cancel(studies[2], VISITOR)
+    assert ended(desk, studies[2], 1).state == "cancelled"
+    assert [ended(desk, study, 1).state for study in studies[:2]] == ["done", "done"]
 
 
 def test_what_is_not_there_is_refused_with_advice(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
-        desk.take_path(tmp_path / "nothing")
+        desk.take_path(tmp_path / "nothing", VISITOR)
     assert str(tmp_path / "nothing") in refused.value.problem.message
     assert refused.value.problem.advice
-    assert desk.status("x" * 22).state == "gone"
+    assert desk.view("x" * 22, VISITOR).phase == "gone"
 
 
-def test_models_say_what_they_are_for() -> None:
-    found = {model.name: model for model in models()}
-    assert found["tissue-hu"].field
-    assert found["tissue-hu"].limits
+def test_a_forecast_is_known_before_the_run(desk: Desk, tmp_path: Path) -> None:
+    study = desk.take_path(write_nifti(tmp_path / "f.nii.gz", phantom_volume()), VISITOR)
+    read(desk, study)
+    assert desk.errands.known_forecast(study, VISITOR, "tissue-hu") == 0
+    until(lambda: desk.errands.forecast(study, VISITOR, "tissue-hu") is not None)
+    found = desk.errands.forecast(study, VISITOR, "tissue-hu")
+    assert found is not None
+    assert 0 <= found.seconds < 30
+    assert 20 < found.memory_mb < 8000
+    assert desk.errands.known_forecast(study, VISITOR, "tissue-hu") == found.seconds
+
+
+def test_every_format_is_made_when_asked_for(desk: Desk, tmp_path: Path) -> None:
+    study = desk.take_path(write_dicom_series(tmp_path / "series", phantom_volume()), VISITOR)
+    run(desk, study)
+    for name, wanted in (("dicom-seg", ".dcm"), ("stl", ".zip"), ("report-html", ".html")):
+        until(lambda name=name: desk.errands.export(study, VISITOR, 1, name, "zh").state == "done")  # type: ignore[misc]
+        folder = desk.errands.export(study, VISITOR, 1, name, "zh").folder
+        assert [path.suffix for path in folder.iterdir() if path.is_file()] == [wanted]
+
+
+def test_a_finished_result_of_elsewhere_opens_as_one_of_ours(desk: Desk, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "g.nii.gz", phantom_volume())
+    first = desk.take_path(path, VISITOR)
+    run(desk, first)
+    made = desk.result(first, VISITOR, 1)
+    assert made is not None
+    study = desk.take_result(path, made.folder, VISITOR, "tissue-hu")
+    assert ended(desk, study, 1).state == "done"
+    opened = desk.result(study, VISITOR, 1)
+    assert opened is not None
+    assert (opened.mask() == made.mask()).all()
+    assert opened.organs == made.organs
 
 
 @pytest.mark.parametrize(

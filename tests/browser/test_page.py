@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
-import io
 import json
-import re
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -13,105 +12,46 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from app.text import name_of, say
+from app.text import name_of, say, sentences
 from medseg.imaging.volume import Volume
 from tests.browser.conftest import Server
-from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
+from tests.browser.hands import (
+    JOB_MS,
+    View,
+    colour_share,
+    gone,
+    open_scan,
+    organ_title,
+    save,
+    segment,
+    shown_rows,
+    upload,
+)
+from tests.phantoms import PLANTED_NAME, phantom_volume, write_dicom_series, write_nifti
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
-JOB_MS = 180_000
-
-
-def choose_tissue(page: Page) -> None:
-    page.get_by_text("Tissues by Hounsfield units", exact=True).click()
-    expect(page.get_by_role("radio", name="Tissues by Hounsfield units")).to_be_checked()
-
-
-def upload(page: Page, files: list[Path]) -> None:
-    page.locator('input[type="file"]').set_input_files([str(path) for path in files])
-    expect(page.get_by_role("button", name=say("intake.run"), exact=True)).to_be_enabled()
-
-
-def segment(page: Page, title: str) -> None:
-    page.get_by_role("button", name=say("intake.run"), exact=True).click()
-    page.get_by_role("heading", name=title, exact=True).wait_for(timeout=JOB_MS)
-    page.locator("table.organs").wait_for()
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
-def save_download(page: Page, label: str, folder: Path) -> Path:
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name=label).click()
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
-
-
-def shown_rows(page: Page) -> dict[str, list[str]]:
-    """Every row of the table: organ -> its cells."""
-    rows = page.locator("table.organs tbody tr")
-    names = rows.evaluate_all("rows => rows.map(row => row.dataset.organ ?? row.cells[0].textContent.trim())")
-    cells = rows.evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent.trim()))")
-    return dict(zip(names, cells, strict=True))
-
-
-def picture(image: Locator) -> np.ndarray:
-    """The pixels that the browser shows of an image."""
-    return np.asarray(Image.open(io.BytesIO(image.screenshot())).convert("RGB")).astype(int)
-
-
-def share_coloured(pixels: np.ndarray) -> float:
-    return float(((pixels.max(axis=-1) - pixels.min(axis=-1)) > 25).mean())
-
-
-def compare_with_measurements(page: Page, packed: zipfile.ZipFile) -> None:
-    measured = json.loads(packed.read("measurements.json"))
+def compare_with_measurements(page: Page, folder: Path) -> None:
+    """The table, row by row, with the file that is downloaded."""
+    with save(page, "measurements.csv", folder).open(encoding="utf-8") as file:
+        measured = list(csv.DictReader(file))
     rows = shown_rows(page)
-    assert len(rows) == len(measured)
+    assert list(rows) == [row["organ"] for row in measured]
     for row in measured:
-        cells = rows.get(row["organ"]) or rows[name_of("organ", row["organ"])]
-        if row["volume_ml"] == 0:
+        cells = rows[row["organ"]]
+        assert cells[0] == organ_title(row["organ"])
+        if float(row["volume_ml"]) == 0:
             assert cells[1] == say("table.absent")
-        else:
-            # Every row, thousands' commas taken off, to the precision that the page shows.
-            assert float(cells[1].replace(",", "")) == pytest.approx(row["volume_ml"], rel=0.05, abs=0.5)
-            assert cells[2].replace("−", "-").startswith(f"{row['mean_hu']:.0f} ±")
-            assert cells[4] == str(row["slices"])
-
-
-def test_the_example_is_one_click_away(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("button", name=say("intake.example")).click()
-    page.get_by_role("heading", name=say("intake.example.name"), exact=True).wait_for(timeout=JOB_MS)
-    page.locator("table.organs").wait_for()
-    expect(page.locator("[data-testid=stImage] img")).to_have_count(3)
-    packed = zipfile.ZipFile(save_download(page, say("result.all"), tmp_path))
-    compare_with_measurements(page, packed)
-    assert share_coloured(picture(page.locator("[data-testid=stImage] img").first)) > 0.001
-
-
-def test_upload_see_move_hide_and_download(page: Page, tmp_path: Path) -> None:
-    volume = phantom_volume(orientation="LIP")
-    upload(page, [write_nifti(tmp_path / "A. Patient.nii.gz", volume)])
-    choose_tissue(page)
-    segment(page, "A. Patient")
-
-    packed = zipfile.ZipFile(save_download(page, say("result.all"), tmp_path))
-    compare_with_measurements(page, packed)
-    mask = save_download(page, say("result.mask"), tmp_path)
-    assert mask.name.endswith("_mask.nii.gz")
-    assert mask.read_bytes() == packed.read("mask.nii.gz")
-    check_grid(mask, volume)
-    assert not any(b"Patient" in packed.read(name) for name in packed.namelist() if not name.endswith((".png", ".gz")))
-    assert b"Patient" not in gzip.decompress(packed.read("mask.nii.gz"))
-
-    axial = page.locator("[data-testid=stImage] img").first
-    before = picture(axial)
-    assert before.std() > 10
-    assert share_coloured(before) > 0.05
-    move_slider(page, "Axial", axial)
-    hide_all(page, axial)
+            continue
+        # To the precision that the page shows, thousands' commas taken off.
+        assert float(cells[1].split()[0].replace(",", "")) == pytest.approx(
+            float(row["volume_ml"]), rel=0.05, abs=0.006
+        )
+        assert cells[3].replace("−", "-").startswith(f"{float(row['mean_hu']):.0f} ±")
+        assert cells[5] == row["slices"]
 
 
 def check_grid(path: Path, volume: Volume) -> None:
@@ -121,45 +61,159 @@ def check_grid(path: Path, volume: Volume) -> None:
     assert set(np.unique(np.asarray(image.dataobj))) >= {0, 1}
 
 
-def move_slider(page: Page, plane: str, image: Locator) -> None:
-    """A key press on the slider changes the slice, its number and the picture."""
-    slider = page.get_by_role("slider", name=re.compile(f"^{plane} slice"))
-    number, alt = (
-        slider.input_value() if slider.evaluate("e => e.tagName") == "INPUT" else "",
-        image.get_attribute("alt"),
-    )
-    before = picture(image)
-    slider.press("ArrowRight")
-    expect(image).not_to_have_attribute("alt", alt or "")
-    page.wait_for_timeout(500)
-    assert (picture(image) != before).any()
-    assert not number or slider.input_value() != number
+def test_the_example_is_two_clicks_away_from_its_table(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("button", name=say("intake.example")).click()
+    View(page)
+    expect(page.locator(".study-head h2")).to_have_text(say("intake.example.name"))
+    page.locator(".st-key-run-first button").click()
+    page.locator("#organ-table").wait_for(timeout=JOB_MS)
+    compare_with_measurements(page, tmp_path)
+    assert colour_share(View(page).pixels("axial")) > 0.001
 
 
-def hide_all(page: Page, image: Locator) -> None:
-    pills = page.get_by_label(say("viewer.organs")).get_by_role("button")
-    for index in range(pills.count()):
-        pills.nth(index).click()
-        page.wait_for_timeout(300)
-    page.wait_for_timeout(1500)
-    assert share_coloured(picture(image)) < 0.002
+def test_an_upload_is_seen_before_it_is_segmented_and_its_files_are_right(page: Page, tmp_path: Path) -> None:
+    volume = phantom_volume(orientation="LIP")
+    view = open_scan(page, [write_nifti(tmp_path / "A. Patient.nii.gz", volume)])
+    expect(page.locator(".study-head h2")).to_have_text("A. Patient")
+    assert colour_share(view.pixels("axial")) == 0
+    segment(page)
+    compare_with_measurements(page, tmp_path)
+    packed = zipfile.ZipFile(save(page, "all.zip", tmp_path))
+    mask = save(page, "mask.nii.gz", tmp_path)
+    assert mask.read_bytes() == packed.read("mask.nii.gz")
+    check_grid(mask, volume)
+    assert not any(b"Patient" in packed.read(name) for name in packed.namelist() if not name.endswith((".png", ".gz")))
+    assert b"Patient" not in gzip.decompress(packed.read("mask.nii.gz"))
+    assert json.loads(save(page, "run.json", tmp_path).read_text("utf-8"))["input"]["format"] == "nifti"
+    expect(page.locator('.downloads [data-file="rtstruct"]')).to_have_count(0)
+    expect(page.get_by_text(say("download.needs_dicom"))).to_be_visible()
 
 
-def test_several_dicom_files_are_one_scan(page: Page, tmp_path: Path) -> None:
+def test_every_export_of_a_dicom_series_is_opened(page: Page, tmp_path: Path) -> None:
     folder = write_dicom_series(tmp_path / "series", phantom_volume(), names=lambda k: f"IM{k:04d}")
-    upload(page, sorted(folder.iterdir()))
-    choose_tissue(page)
-    segment(page, "36 files")
-    packed = zipfile.ZipFile(save_download(page, say("result.all"), tmp_path))
-    compare_with_measurements(page, packed)
-    assert json.loads(packed.read("run.json"))["input"]["format"] == "dicom"
+    open_scan(page, sorted(folder.iterdir()))
+    expect(page.locator(".study-head h2")).to_have_text(say("intake.several", count=36))
+    expect(page.locator("body")).not_to_contain_text(PLANTED_NAME.split("^")[0])
+    segment(page)
+    mask = np.asarray(nib.load(save(page, "mask.nii.gz", tmp_path)).dataobj)
+    check_dicom_seg(save(page, "dicom-seg", tmp_path), mask)
+    check_rtstruct(save(page, "rtstruct", tmp_path), mask)
+    check_seg_nrrd(save(page, "seg.nrrd", tmp_path), mask)
+    check_surfaces(save(page, "stl", tmp_path), save(page, "glb", tmp_path))
+    assert save(page, "report-pdf", tmp_path).read_bytes().startswith(b"%PDF-")
+    report = save(page, "report-html", tmp_path).read_text("utf-8")
+    assert all(organ_title(name) in report for name in ("bone", "fat"))
+    assert "research use only" in report.lower()
+
+
+def check_dicom_seg(path: Path, mask: np.ndarray) -> None:
+    import pydicom
+
+    seg = pydicom.dcmread(path)
+    assert seg.Modality == "SEG"
+    assert {item.SegmentLabel for item in seg.SegmentSequence} <= {organ_title(n) for n in ("body", "bone", "fat")}
+    assert int(seg.pixel_array.sum()) == int((mask > 0).sum())  # binary: one plane a segment and slice
+
+
+def check_rtstruct(path: Path, mask: np.ndarray) -> None:
+    import pydicom
+
+    plan = pydicom.dcmread(path)
+    assert plan.Modality == "RTSTRUCT"
+    assert len(plan.ROIContourSequence) == len(np.unique(mask)) - 1
+    assert all(len(roi.ContourSequence) > 0 for roi in plan.ROIContourSequence)
+
+
+def check_seg_nrrd(path: Path, mask: np.ndarray) -> None:
+    import SimpleITK
+
+    image = SimpleITK.ReadImage(str(path))
+    assert int((SimpleITK.GetArrayFromImage(image) > 0).sum()) == int((mask > 0).sum())
+    assert organ_title("bone") in [image.GetMetaData(key) for key in image.GetMetaDataKeys()]
+
+
+def check_surfaces(stl: Path, glb: Path) -> None:
+    import trimesh
+
+    with zipfile.ZipFile(stl) as packed:
+        assert packed.namelist()
+        for name in packed.namelist():
+            with packed.open(name) as file:
+                assert len(trimesh.load(file, file_type="stl").faces) > 100
+    assert len(trimesh.load(glb).geometry) >= 2
+
+
+def test_a_stroke_becomes_a_version_of_its_own_and_the_first_one_stays(page: Page, tmp_path: Path) -> None:
+    view = open_scan(page, [write_nifti(tmp_path / "drawn.nii.gz", phantom_volume())])
+    segment(page)
+    before = shown_rows(page)
+    view.button(say("viewer.edit")).click()
+    view.root.get_by_label(say("viewer.edit.organ")).select_option(label=organ_title("lungs"))
+    expect(view.button(say("viewer.edit.undo"))).to_be_disabled()
+    places = (view.tile("axial").at(across, down) for down in (0.2, 0.3, 0.75) for across in (0.06, 0.12))
+    start = next(place for place in places if view.hover(place).get("hu", 0) < -500)  # no organ is there to be kept
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(start[0] + 40, start[1], steps=6)
+    page.mouse.up()
+    expect(view.button(say("viewer.edit.undo"))).to_be_enabled()
+    view.button(say("viewer.edit.save")).click()
+    expect(page.locator('#organ-table tr[data-organ="lungs"] td').nth(7)).to_have_text(
+        say("table.drawn"), timeout=JOB_MS
+    )
+    after = shown_rows(page)
+    assert before["lungs"][1] == say("table.absent")
+    assert float(after["lungs"][1].split()[0]) > 0
+    assert after["bone"] == before["bone"]
+    compare_with_measurements(page, tmp_path)
+    page.goto(page.url.replace("result=2", "result=1"))
+    page.locator("#organ-table").wait_for()
+    assert shown_rows(page) == before
+
+
+def test_two_results_stand_side_by_side(page: Page, tmp_path: Path) -> None:
+    open_scan(page, [write_nifti(tmp_path / "twice.nii.gz", phantom_volume())])
+    segment(page)
+    study = page.url.split("study=")[1].split("&")[0]
+    page.get_by_text(say("model.again"), exact=True).click()
+    page.locator(".st-key-run-again button").wait_for()
+    segment(page, key="again")
+    page.wait_for_url("**result=2**")
+    page.goto(f"{page.url.split('?')[0]}?study={study}&result=2&with={study}&with_result=1")
+    page.locator("#comparison").wait_for(timeout=JOB_MS)
+    rows = page.locator("#comparison tbody tr")
+    for cells in rows.evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent.trim()))"):
+        assert cells[1] == cells[2]
+        assert cells[5] in ("1.000", say("table.none"))
+    view = View(page)
+    expect(view.root.locator(".stage")).to_have_count(2)
+
+
+def test_two_visitors_never_see_each_others_scans(page: Page, browser: Browser, tmp_path: Path) -> None:
+    open_scan(page, [write_nifti(tmp_path / "mine.nii.gz", phantom_volume())])
+    segment(page)
+    address, mine = page.url, page.locator('.downloads [data-file="mask.nii.gz"]').get_attribute("href")
+    context = browser.new_context()
+    try:
+        other = context.new_page()
+        other.goto(address)
+        gone(other)
+        expect(other.locator(".viewer")).to_have_count(0)
+        origin = address.split("/?")[0]
+        for path in (mine, f"{mine}".replace("run/1/file/mask.nii.gz", "volume")):
+            assert other.request.get(f"{origin}{path}").status == 404
+            assert page.request.get(f"{origin}{path}").status == 200
+        other.goto(origin)
+        other.get_by_role("heading", name=say("intake.title")).wait_for()
+        expect(other.get_by_text("mine", exact=True)).to_have_count(0)
+    finally:
+        context.close()
 
 
 def test_a_broken_file_is_answered_with_advice(page: Page, tmp_path: Path) -> None:
     path = write_nifti(tmp_path / "broken.nii.gz", phantom_volume())
     path.write_bytes(path.read_bytes()[:4000])
     upload(page, [path])
-    page.get_by_role("button", name=say("intake.run"), exact=True).click()
     alert = page.get_by_role("alert")
     alert.wait_for(timeout=JOB_MS)
     assert "broken.nii.gz:" in alert.inner_text()
@@ -170,15 +224,16 @@ def test_a_broken_file_is_answered_with_advice(page: Page, tmp_path: Path) -> No
 
 def test_a_running_job_is_cancelled_and_leaves_nothing(page: Page, server: Server, tmp_path: Path) -> None:
     large = phantom_volume((320, 320, 220), (0.9, 0.9, 1.2))
-    upload(page, [write_nifti(tmp_path / "large.nii", large)])
-    choose_tissue(page)
-    page.get_by_role("button", name=say("intake.run"), exact=True).click()
-    page.get_by_role("progressbar").wait_for(timeout=JOB_MS)
-    page.get_by_role("button", name=say("run.cancel")).click()
-    page.get_by_text(say("end.cancelled")).wait_for(timeout=30_000)
-    page.get_by_role("button", name=say("end.again")).click()
+    open_scan(page, [write_nifti(tmp_path / "large.nii", large)])
+    page.locator(".st-key-run-first button").click()
+    page.get_by_role("button", name=say("run.cancel")).click(timeout=JOB_MS)
+    page.get_by_text(say("end.cancelled")).wait_for(timeout=JOB_MS)
+    page.locator(".st-key-delete button").click()
     page.get_by_role("heading", name=say("intake.title")).wait_for()
-    page.wait_for_timeout(1000)
+    for _ in range(120):
+        if not list(server.work.glob("medseg-page-*/*/*/input/scan.nii")):
+            break
+        page.wait_for_timeout(250)
     assert not list(server.work.glob("medseg-page-*/*/*/input/scan.nii"))
 
 
@@ -190,21 +245,36 @@ def uploaded_files_in_memory(server: Server) -> str:
 
 
 def test_a_reload_finds_the_result_and_deleting_it_ends_that(page: Page, server: Server, tmp_path: Path) -> None:
-    upload(page, [write_nifti(tmp_path / "again.nii.gz", phantom_volume())])
-    assert uploaded_files_in_memory(server) != ""
-    choose_tissue(page)
-    segment(page, "again")
-    for _ in range(40):  # Streamlit lets go of a file some time after the page did
-        if uploaded_files_in_memory(server) == "":
-            break
-        page.wait_for_timeout(500)
-    assert uploaded_files_in_memory(server) == ""
+    open_scan(page, [write_nifti(tmp_path / "again.nii.gz", phantom_volume())])
+    assert uploaded_files_in_memory(server) == ""  # it lies on the disk, and nowhere else
+    segment(page)
     page.reload()
-    page.locator("table.organs").wait_for()
+    page.locator("#organ-table").wait_for()
     address = page.url
     assert "study=" in address
-    page.get_by_role("button", name=say("result.delete")).click()
+    page.locator(".st-key-delete button").click()
     page.get_by_role("heading", name=say("intake.title")).wait_for()
     page.goto(address)
-    page.get_by_text(say("end.gone")).wait_for()
-    assert address.split("study=")[1] not in [path.name for path in server.work.glob("medseg-page-*/*/*")]
+    gone(page)
+    study = address.split("study=")[1].split("&")[0]
+    for _ in range(120):
+        if study not in [path.name for path in server.work.glob("medseg-page-*/*/*")]:
+            break
+        page.wait_for_timeout(250)
+    assert study not in [path.name for path in server.work.glob("medseg-page-*/*/*")]
+
+
+def test_the_page_is_chinese_where_it_is_asked_to_be(page: Page, tmp_path: Path) -> None:
+    words = sentences("zh")
+    page.get_by_text("简体中文", exact=True).click()
+    page.get_by_role("heading", name=words["intake.title"]).wait_for()
+    view = open_scan(page, [write_nifti(tmp_path / "zh.nii.gz", phantom_volume())])
+    expect(view.button(words["viewer.preset.bone"])).to_be_visible()
+    expect(page.locator(".st-key-run-first button")).to_contain_text(words["model.run"])
+
+
+@pytest.mark.parametrize("name", ["jobs", "models"])
+def test_the_menu_leads_to_the_other_pages(page: Page, name: str) -> None:
+    page.get_by_role("link", name=say(f"nav.{name}"), exact=True).click()
+    page.get_by_role("heading", name=say(f"{name}.title"), exact=True).wait_for()
+    assert name_of("nav", name) in page.inner_text("header")

@@ -158,18 +158,22 @@ def test_number_of_threads_does_not_matter(tmp_path: Path) -> None:
 def test_one_file_of_two_users_is_two_studies(tmp_path: Path) -> None:
     from app.services import Desk
 
-    scan = write_nifti(tmp_path / "a.nii.gz", SMALL)
+    scan, users = write_nifti(tmp_path / "a.nii.gz", SMALL), ("u" * 32, "w" * 32)
     desk = Desk(tmp_path / "desk")
     try:
-        first, second = desk.take_path(scan), desk.take_path(scan)
-        assert first != second
-        for study in (first, second):
-            desk.run(study, "tissue-hu")
-        ends = [desk._studies[study].job for study in (first, second)]
-        assert all(job is not None and job.wait(120) for job in ends)
-        desk.forget(first)
-        assert desk.status(first).state == "gone"
-        assert desk.status(second).state == "done"
+        studies = [desk.take_path(scan, user) for user in users]
+        assert studies[0] != studies[1]
+        for study, user in zip(studies, users, strict=True):
+            assert desk.entry(study, user).look.wait(120)
+            desk.run(study, user, "tissue-hu")
+        for study, user in zip(studies, users, strict=True):
+            assert desk.entry(study, user).runs[-1].job.wait(120)
+        assert desk.view(studies[0], users[1]).phase == "gone"
+        desk.forget(studies[0], users[0])
+        assert desk.view(studies[0], users[0]).phase == "gone"
+        run = desk.view(studies[1], users[1]).run(1)
+        assert run is not None
+        assert run.state == "done"
         assert scan.exists()
     finally:
         desk.close()

@@ -81,7 +81,7 @@ def test_everything_written_goes_to_the_volume(steps: list[Step]) -> None:
 def test_the_page_is_the_command_and_its_health_is_asked(steps: list[Step]) -> None:
     (command,) = named(steps, "CMD")
     (port,) = named(steps, "EXPOSE")
-    assert command.words() == ["python", "-m", "streamlit", "run", "app/main.py"]
+    assert command.words() == ["python", "-m", "streamlit", "run", "app/server.py"]
     assert environment(steps)["STREAMLIT_SERVER_PORT"] == port.text == "8501"
     assert "/_stcore/health" in health_command(steps)[-1]
 

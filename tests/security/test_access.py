@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -89,6 +92,18 @@ def test_loopback_shows_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(st, "get_option", lambda name: "127.0.0.1" if name == "server.address" else None)
     assert AppTest.from_function(_gate).run().markdown[0].value == "PATIENT DATA"
+
+
+def test_an_open_server_does_not_even_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.address", "0.0.0.0"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDSEG_TRUST")}
+    environment["TMPDIR"] = str(tmp_path)
+    ended = subprocess.run(
+        [*command, "--server.port", "0"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode != 0
+    assert "ask nobody's name" in ended.stderr
+    assert not list(tmp_path.glob("medseg-page-*"))
 
 
 def _ask(host: str, kind: str = "http") -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.quotas import Limits, Quota, size_of
-from app.services import Desk, Refused
+from app.services import Desk
+from app.studies import Refused
 
 
 def _quota(root: Path, **limits: float) -> Quota:
@@ -64,7 +65,7 @@ def test_the_desk_says_that_it_is_busy(tmp_path: Path) -> None:
         upload = io.BytesIO(b"x" * 100)
         upload.name = "scan.nii"  # type: ignore[attr-defined]
         with pytest.raises(Refused, match="as many scans as it may"):
-            desk.take_uploads([upload])  # type: ignore[list-item]
+            desk.take_uploads([upload], "v" * 32)  # type: ignore[list-item]
         assert [path for path in desk.folders.root.iterdir() if path.is_dir()] == []
     finally:
         desk.close()

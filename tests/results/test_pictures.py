@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.pictures import (
+from medseg.results.pictures import (
     LETTERS,
     PLANES,
     WINDOWS,

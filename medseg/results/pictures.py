@@ -46,12 +46,14 @@ class Scene:
         mask: uint8 [x, y, z] on the same grid, at full resolution.
         spacing_mm: along x, y, z.
         middles: label value -> a voxel in the middle of it.
+        corner: voxel of the whole scan at which this part begins.
     """
 
     hu: NDArray[Any]
     mask: NDArray[Any]
     spacing_mm: tuple[float, float, float]
     middles: Mapping[int, Position]
+    corner: Position = (0, 0, 0)
 
     @property
     def shape(self) -> tuple[int, int, int]:

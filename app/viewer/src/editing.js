@@ -1,0 +1,175 @@
+// Correcting a mask: pen, eraser and fill on the full-resolution voxels, with undo; saved as a version of its own.
+
+import { button, h, setPressed } from "./dom.js"
+import { postJson } from "./fetching.js"
+import { AXIS } from "./geometry.js"
+import { drawPiece } from "./strokes.js"
+
+export const PENS = ["paint", "erase", "fill"]
+const round = (value) => Math.round(value * 1000) / 1000
+
+export class Editing {
+  /** `hands` answers: setTool(tool), setVolumes(volumes), say(text, isError), saved(run), close(), labelsChanged(). */
+  constructor(words, stage, url, organs, hands) {
+    Object.assign(this, { words, stage, url, organs, hands })
+    this.value = organs[0]?.value || 0
+    this.radius = 4
+    this.ball = false
+    this.protect = true
+    this.stroke = null
+    this.isOpen = false
+    this.queue = Promise.resolve()
+    this.element = this.#build()
+  }
+
+  #build() {
+    const { words } = this
+    this.organ = h(
+      "select",
+      { "aria-label": words["edit.organ"], onchange: (event) => (this.value = Number(event.target.value)) },
+      ...this.organs.map((organ) => h("option", { value: String(organ.value) }, organ.title)),
+    )
+    this.pens = new Map(
+      PENS.map((tool) => [tool, button({ paint: "brush", erase: "eraser", fill: "bucket" }[tool], words[`edit.${tool}`], () => this.hands.setTool(tool))]),
+    )
+    this.size = h("input", { type: "range", min: "1", max: "30", step: "0.5", value: String(this.radius), "aria-label": words["edit.size"], oninput: (e) => this.#setSize(Number(e.target.value)) })
+    this.sizeText = h("output", { class: "number" }, this.#sizeWords())
+    this.ballBox = this.#check("edit.ball", false, (on) => (this.ball = on))
+    this.protectBox = this.#check("edit.protect", true, (on) => (this.protect = on))
+    this.undoButton = button("undo", words["edit.undo"], () => this.ask("undo"))
+    this.redoButton = button("redo", words["edit.redo"], () => this.ask("redo"))
+    this.saveButton = h("button", { type: "button", class: "primary", onclick: () => this.save() }, words["edit.save"])
+    const discard = h("button", { type: "button", class: "text", onclick: () => this.ask("discard") }, words["edit.discard"])
+    const close = h("button", { type: "button", class: "text", onclick: () => this.hands.close() }, words["edit.close"])
+    this.#steps(0, 0)
+    return h(
+      "div",
+      { class: "bar edit", role: "toolbar", "aria-label": words["edit"] },
+      this.organ,
+      h("div", { class: "group" }, ...this.pens.values()),
+      h("label", { class: "slider" }, words["edit.size"], this.size, this.sizeText),
+      this.ballBox,
+      this.protectBox,
+      h("div", { class: "group" }, this.undoButton, this.redoButton),
+      h("span", { class: "grow" }),
+      discard,
+      close,
+      this.saveButton,
+    )
+  }
+
+  #check(key, on, change) {
+    const box = h("input", { type: "checkbox", checked: on, onchange: (event) => change(event.target.checked) })
+    return h("label", { class: "check" }, box, this.words[key])
+  }
+
+  #setSize(radius) {
+    this.radius = radius
+    this.sizeText.textContent = this.#sizeWords()
+  }
+
+  #sizeWords() {
+    return `${(2 * this.radius).toFixed(0)} mm`
+  }
+
+  biggerBy(step) {
+    this.#setSize(Math.min(30, Math.max(1, this.radius + step)))
+    this.size.value = String(this.radius)
+  }
+
+  get colour() {
+    const organ = this.organs.find((one) => one.value === this.value)
+    return organ ? `rgb(${organ.colour.join(" ")})` : "#fff"
+  }
+
+  markTool(tool) {
+    for (const [name, element] of this.pens) setPressed(element, name === tool)
+  }
+
+  /** Shows the draft, which may hold strokes of an earlier visit. */
+  async open() {
+    this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
+    await this.ask("open")
+    this.isOpen = true
+  }
+
+  penDown(tile, voxel, tool) {
+    if (!this.isOpen) return undefined
+    if (tool === "fill") return this.#fill(tile, voxel)
+    const start = voxel.map(round)
+    const slice = Math.floor(start[AXIS[tile.plane]] + 0.5)
+    const { value, radius, ball, protect } = this
+    this.stroke = { op: tool, plane: tile.plane, points: [start], slice, value, radius, ball, protect, erase: tool === "erase" }
+    return this.#piece(start, start)
+  }
+
+  penMove(voxel) {
+    if (!this.stroke) return
+    const next = voxel.map(round)
+    const last = this.stroke.points.at(-1)
+    if (Math.hypot(...next.map((value, axis) => value - last[axis])) < 0.25) return
+    this.stroke.points.push(next)
+    this.#piece(last, next)
+  }
+
+  penUp() {
+    const { stroke } = this
+    this.stroke = null
+    if (stroke) this.#send({ op: stroke.op, value: stroke.value, plane: stroke.plane, points: stroke.points, radius_mm: stroke.radius, ball: stroke.ball, protect: stroke.protect })
+  }
+
+  #piece(from, to) {
+    const { labels, scan } = this.stage
+    const box = drawPiece(labels, scan.shape, scan.spacing, this.stroke, from, to)
+    if (box) this.stage.refreshLabels(box)
+  }
+
+  #fill(tile, voxel) {
+    const { value, protect } = this
+    this.#send({ op: "fill", value, plane: tile.plane, points: [voxel.map(round)], protect }, true)
+  }
+
+  ask(op) {
+    return this.#send({ op }, op !== "open")
+  }
+
+  /** Strokes are sent one after the other; `reload` fetches what came of it. */
+  #send(order, reload = false) {
+    this.queue = this.queue.then(async () => {
+      const answer = await postJson(`${this.stage.base}/${this.url}/edit`, order)
+      if (!answer.ok) return this.#refused(answer)
+      this.#steps(answer.undo, answer.redo)
+      this.hands.setVolumes(answer.volumes)
+      if (reload) this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
+      this.hands.labelsChanged()
+      return this.hands.say("")
+    }).catch(() => this.#refused({}))
+    return this.queue
+  }
+
+  async #refused(answer) {
+    this.hands.say(this.words[answer.reason] || this.words["edit.lost"], true)
+    // The picture must never show a stroke that was not done.
+    try {
+      this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
+    } catch {
+      this.hands.say(this.words["edit.lost"], true)
+    }
+  }
+
+  #steps(undo, redo) {
+    this.undoButton.disabled = !undo
+    this.redoButton.disabled = !redo
+  }
+
+  save() {
+    this.saveButton.disabled = true
+    this.queue = this.queue.then(async () => {
+      const answer = await postJson(`${this.stage.base}/${this.url}/edit`, { op: "save" })
+      this.saveButton.disabled = false
+      if (!answer.ok) return this.hands.say(this.words[answer.reason] || this.words["edit.lost"], true)
+      return this.hands.saved(answer.run)
+    })
+    return this.queue
+  }
+}

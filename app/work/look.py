@@ -1,0 +1,75 @@
+"""A scan has arrived: read it, say what it is, and lay it out for the viewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from app.scans import FACTS, FIRST, HU
+from app.work.reading import read
+from medseg.imaging import Volume
+from medseg.imaging.emit import emit_json
+from medseg.imaging.volume import Array, reorient
+from medseg.jobs.request import JobRequest
+from medseg.results.pictures import PLANES, Look, Scene, draw, to_png
+from medseg.runtime.progress import Progress, ProgressCallback
+
+FIRST_SIZE = 480
+FIRST_WINDOW = (40.0, 400.0)
+
+
+def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
+    """Read the scan into `request.out`: facts, HU in canonical order, and a first picture.
+
+    Raises:
+        InputError: the scan cannot be used, or holds several series.
+    """
+    if request.extra.get("warm"):
+        return {}
+    progress(Progress("read", 0.1, "Reading the scan"))
+    volume = read(request)
+    progress(Progress("show", 0.6, "Preparing the pictures"))
+    hu = canonical_hu(volume)
+    spacing = volume.geometry.canonical().spacing_mm
+    (request.out / FIRST).write_bytes(first_picture(hu, spacing))
+    np.save(request.out / HU, hu)
+    emit_json(request.out / FACTS, facts_of(volume, hu))
+    return {"findings": [str(finding) for finding in volume.findings]}
+
+
+def canonical_hu(volume: Volume) -> Array:
+    """int16, right-front-head order, first axis fastest: slices lie in one piece."""
+    turned = reorient(volume.hu, volume.geometry.to_canonical)
+    return np.clip(np.rint(turned), -32768, 32767).astype(np.int16, order="F")
+
+
+def first_picture(hu: Array, spacing_mm: tuple[float, float, float]) -> bytes:
+    """Three planes through the middle, side by side, as PNG: what is shown until the viewer itself has loaded."""
+    scene = Scene(hu, np.broadcast_to(np.uint8(0), hu.shape), spacing_mm, {})
+    middle = tuple(size // 2 for size in scene.shape)
+    look = Look(FIRST_WINDOW, {}, size=FIRST_SIZE, lines=False)
+    strip = Image.new("RGB", (FIRST_SIZE * len(PLANES), FIRST_SIZE))
+    for number, plane in enumerate(PLANES):
+        strip.paste(draw(scene, plane, (middle[0], middle[1], middle[2]), look), (number * FIRST_SIZE, 0))
+    return to_png(strip)
+
+
+def facts_of(volume: Volume, hu: Array) -> dict[str, Any]:
+    """What the page says about a scan, and what the viewer has to know. No patient, no header text."""
+    geometry = volume.geometry
+    canonical = geometry.canonical()
+    return {
+        "format": volume.format,
+        "series": volume.series,
+        "stored_shape": list(geometry.shape),
+        "stored_spacing_mm": list(geometry.spacing_mm),
+        "orientation": geometry.orientation,
+        "shape": list(canonical.shape),
+        "spacing_mm": list(canonical.spacing_mm),
+        "affine": canonical.affine.tolist(),
+        "hu_range": [int(hu.min()), int(hu.max())],
+        "findings": [{"code": f.code, "message": f.message, "severity": f.severity} for f in volume.findings],
+        "sha256": volume.sha256,
+    }

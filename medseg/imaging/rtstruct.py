@@ -1,0 +1,224 @@
+"""RT structure sets: the door for contours. Each becomes a mask on the scan's grid.
+
+A voxel belongs to a structure when its centre lies inside an odd number of the structure's contours in its slice:
+a contour within another is a hole, and a keyhole contour is what it looks like.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from medseg.errors import CorruptFileError, GeometryError, UnknownFormatError
+from medseg.imaging.naming import printable
+from medseg.imaging.structures import Structure, StructureSet
+from medseg.imaging.volume import Array, Finding, Geometry
+
+RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+FLAT = 0.25
+"""How far, in slices, the points of one contour may lie apart across its plane."""
+SAME_PLANE = 0.05
+_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Contour:
+    """One closed polygon in voxel units: points (i, j) in the plane `k`, which need not be whole."""
+
+    points: Array
+    k: float
+
+
+def read_rtstruct(path: Path, geometry: Geometry, *, series: str = "") -> StructureSet:
+    """Read an RT structure set onto the grid of the scan on which it was drawn.
+
+    Args:
+        path: the DICOM file.
+        geometry: of the scan; its slices are the planes of the contours.
+        series: UID of the scan's series, where it is known: another one is refused.
+
+    Raises:
+        UnknownFormatError: no RT structure set.
+        CorruptFileError: it cannot be parsed, or a contour is none.
+        GeometryError: it was drawn on another series or across the slices.
+    """
+    dataset = open_dicom(path, RT_STRUCTURE_SET, "RT structure set")
+    _check_series(path, dataset, series)
+    names = {int(roi.ROINumber): roi for roi in dataset.get("StructureSetROISequence", [])}
+    codes = _codes(dataset)
+    to_index = np.linalg.inv(_TO_LPS @ geometry.affine)
+    structures, findings = [], []
+    for entry in dataset.get("ROIContourSequence", []):
+        number = int(entry.ReferencedROINumber)
+        name = printable(str(names[number].get("ROIName", number))) if number in names else str(number)
+        contours = [_contour(path, name, item, to_index) for item in _closed(entry)]
+        planes, said = _planes(path, name, contours, geometry)
+        findings += [*said, *_other_shapes(name, entry)]
+        draw = partial(_draw, geometry.shape, planes)
+        structures.append(Structure(name, number, _colour(entry), codes.get(number, ""), draw))
+    return StructureSet(geometry, tuple(structures), tuple(findings))
+
+
+def open_dicom(path: Path, sop_class: str, words: str) -> Dataset:
+    """Parse a whole DICOM object of one class.
+
+    Raises:
+        UnknownFormatError: it is another kind of object.
+        CorruptFileError: it cannot be parsed.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            dataset = pydicom.dcmread(path)
+            found = str(dataset.get("SOPClassUID", ""))
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # pydicom passes on whatever its parsing stumbles over
+        raise CorruptFileError(path, f"cannot be parsed as a DICOM {words}.") from error
+    if found != sop_class:
+        raise UnknownFormatError(path, f"is no DICOM {words}.", advice=f"Give a DICOM {words}.")
+    return dataset
+
+
+def referenced_series(dataset: Dataset) -> frozenset[str]:
+    """UIDs of the series on which a structure set was drawn."""
+    frames = dataset.get("ReferencedFrameOfReferenceSequence", [])
+    studies = [study for frame in frames for study in frame.get("RTReferencedStudySequence", [])]
+    listed = [item for study in studies for item in study.get("RTReferencedSeriesSequence", [])]
+    return frozenset(str(item.SeriesInstanceUID) for item in listed if item.get("SeriesInstanceUID"))
+
+
+def _check_series(path: Path, dataset: Dataset, series: str) -> None:
+    known = referenced_series(dataset)
+    if series and known and series not in known:
+        advice = "Give the structure set that belongs to this scan."
+        raise GeometryError(path, "was drawn on another series than this scan.", advice=advice)
+
+
+def _codes(dataset: Dataset) -> dict[int, str]:
+    """ROI number -> SNOMED CT code of its anatomy."""
+    found = {}
+    for item in dataset.get("RTROIObservationsSequence", []):
+        for code in item.get("RTROIIdentificationCodeSequence", []):
+            if code.get("CodingSchemeDesignator") in ("SCT", "SRT"):
+                found[int(item.ReferencedROINumber)] = str(code.get("CodeValue", ""))
+    return found
+
+
+def _colour(entry: Dataset) -> tuple[int, int, int] | None:
+    colour = entry.get("ROIDisplayColor")
+    if colour is None or len(colour) != 3:
+        return None
+    red, green, blue = (min(255, max(0, int(part))) for part in colour)
+    return red, green, blue
+
+
+def _closed(entry: Dataset) -> Iterator[Dataset]:
+    for item in entry.get("ContourSequence", []):
+        if str(item.get("ContourGeometricType", "")).startswith("CLOSED_PLANAR"):
+            yield item
+
+
+def _other_shapes(name: str, entry: Dataset) -> list[Finding]:
+    kinds = Counter(str(item.get("ContourGeometricType", "?")) for item in entry.get("ContourSequence", []))
+    others = {kind: count for kind, count in kinds.items() if not kind.startswith("CLOSED_PLANAR")}
+    text = ", ".join(f"{count} x {printable(kind)}" for kind, count in sorted(others.items()))
+    return [Finding("no_area", f"{name}: {text} enclose nothing and were left out.")] if others else []
+
+
+def _contour(path: Path, name: str, item: Dataset, to_index: Array) -> Contour:
+    try:
+        points = _numbers(item).reshape(-1, 3)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CorruptFileError(path, f"a contour of {name} is no list of points.") from error
+    if len(points) == 0 or not np.isfinite(points).all():
+        raise CorruptFileError(path, f"a contour of {name} has no valid points.")
+    index = points @ to_index[:3, :3].T + to_index[:3, 3]
+    if np.ptp(index[:, 2]) > 2 * FLAT:
+        raise GeometryError(path, f"a contour of {name} runs across the slices of the scan.")
+    return Contour(index[:, :2], float(index[:, 2].mean()))
+
+
+def _numbers(item: Dataset) -> Array:
+    """The coordinates, taken from the bytes: pydicom makes an object of each of a million numbers."""
+    element = item.get_item("ContourData")
+    if isinstance(element, RawDataElement):
+        return np.array((element.value or b"").split(b"\\")).astype(np.float64)
+    return np.array([float(value) for value in item.ContourData], dtype=np.float64)
+
+
+def _planes(
+    path: Path, name: str, contours: Sequence[Contour], geometry: Geometry
+) -> tuple[dict[int, list[Array]], list[Finding]]:
+    """The polygons of every slice, and what to say about those that have none."""
+    planes: dict[int, list[Contour]] = {}
+    outside = 0
+    for contour in contours:
+        k = round(contour.k)
+        if 0 <= k < geometry.shape[2]:
+            planes.setdefault(k, []).append(contour)
+        else:
+            outside += 1
+    findings = []
+    if outside:
+        findings.append(Finding("beyond_scan", f"{name}: {outside} of {len(contours)} contours lie beyond the scan."))
+    if contours and not planes:
+        raise GeometryError(path, f"{name} lies wholly outside this scan.")
+    nearest = {k: _nearest_plane(k, found) for k, found in planes.items()}
+    if dropped := sum(len(planes[k]) - len(nearest[k]) for k in planes):
+        text = f"{name}: {dropped} contours lie between the slices, where another lies nearer; they were left out."
+        findings.append(Finding("between_slices", text))
+    if len(nearest) > 2 and (step := int(np.diff(sorted(nearest)).min())) >= 2:
+        text = f"{name} is contoured on one slice in {step} at most; nothing is drawn between them."
+        findings.append(Finding("sparse_contours", text))
+    return {k: [c.points for c in found] for k, found in nearest.items()}, findings
+
+
+def _nearest_plane(k: int, contours: Sequence[Contour]) -> list[Contour]:
+    """Contours of two planes that round to one slice must not cancel each other: the nearer plane counts."""
+    best = min(contours, key=lambda contour: abs(contour.k - k))
+    return [contour for contour in contours if abs(contour.k - best.k) < SAME_PLANE]
+
+
+def _draw(shape: tuple[int, int, int], planes: dict[int, list[Array]]) -> Array:
+    mask = np.zeros(shape, bool)
+    for k, polygons in planes.items():
+        mask[:, :, k] = fill(polygons, shape[:2])
+    return mask
+
+
+def fill(polygons: Sequence[Array], shape: tuple[int, int]) -> Array:
+    """Pixels (i, j) whose centres lie inside an odd number of polygons.
+
+    Args:
+        polygons: points (n, 2) in pixel units, closed by themselves.
+        shape: of the picture.
+    """
+    # A row's crossings flip all pixels to their right, so that a running sum along i gives the count at each.
+    flips = np.zeros((shape[0] + 1, shape[1]), np.int32)
+    for polygon in polygons:
+        i, j = _crossings(polygon, shape[1])
+        np.add.at(flips, (np.clip(np.ceil(i), 0, shape[0]).astype(int), j), 1)
+    return np.asarray(np.cumsum(flips[:-1], axis=0) % 2 == 1)
+
+
+def _crossings(polygon: Array, rows: int) -> tuple[Array, Array]:
+    """Where the polygon's edges cross the lines j = 0, 1, 2 ...: i of each, and j."""
+    start, end = polygon, np.roll(polygon, -1, axis=0)
+    low, high = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    # An edge owns the lines from its lower end (included) to its upper one (excluded).
+    first, last = np.clip(np.ceil(low), 0, rows).astype(int), np.clip(np.ceil(high), 0, rows).astype(int)
+    count = last - first
+    edge = np.repeat(np.arange(len(polygon)), count)
+    j = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    a, b = start[edge], end[edge]
+    share = (j - a[:, 1]) / (b[:, 1] - a[:, 1])
+    return a[:, 0] + share * (b[:, 0] - a[:, 0]), j

@@ -1,0 +1,144 @@
+"""What a visitor does on the page, and what is to be seen of the viewer: pixels, tiles, words under the cursor."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from app.text import name_of, say
+from medseg.imaging.volume import Array, Volume, reorient
+
+JOB_MS = 180_000
+VIEW_MS = 90_000
+TISSUE = "Tissues by Hounsfield units"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A tile of the viewer, in pixels of the page."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def at(self, across: float, down: float) -> tuple[float, float]:
+        """The middle of a pixel, by shares of the tile."""
+        return round(self.left + self.width * across) + 0.5, round(self.top + self.height * down) + 0.5
+
+
+class View:
+    """The viewer on the page."""
+
+    def __init__(self, page: Page, state: str = "full") -> None:
+        self.page, self.root = page, page.locator(".viewer")
+        expect(self.root).to_have_attribute("data-ready", state, timeout=VIEW_MS)
+
+    def button(self, name: str) -> Any:
+        return self.root.get_by_role("button", name=name, exact=True)
+
+    def tile(self, plane: str) -> Box:
+        found = self.root.locator(f'rect.tile[data-plane="{plane}"]').first.bounding_box()
+        assert found is not None
+        return Box(found["x"], found["y"], found["width"], found["height"])
+
+    def hover(self, place: tuple[float, float]) -> dict[str, Any]:
+        """What the server says of the place under the cursor, once the page shows it."""
+        self._move(place[0] - 1, place[1])  # answers to what was asked before have come when this one has
+        told = self._move(*place)
+        if told["inside"]:
+            shown = self.root.locator("output.place")
+            expect(shown).to_have_attribute("data-voxel", ",".join(map(str, told["voxel"])))
+            expect(shown.locator(".hu")).to_have_text(f"{told['hu']} HU".replace("-", "−"))
+            told["organ"] = shown.get_attribute("data-organ")
+        return told
+
+    def _move(self, x: float, y: float) -> dict[str, Any]:
+        with self.page.expect_response(lambda answer: "/at?" in answer.url) as waiting:
+            self.page.mouse.move(x, y)
+        told: dict[str, Any] = waiting.value.json()
+        return told
+
+    def settle(self) -> None:
+        """Until frames that were asked for are drawn."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def pixels(self, plane: str) -> Array:
+        """The picture of a tile, [down, across, RGB], without what is written over it."""
+        self.settle()
+        self._written("hidden")
+        image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+        self._written("")
+        box = self.tile(plane)
+        rows = slice(round(box.top), round(box.top + box.height))
+        return np.asarray(image).astype(int)[rows, round(box.left) : round(box.left + box.width)]
+
+    def _written(self, how: str) -> None:
+        change = "(all, how) => all.forEach(one => { one.style.visibility = how })"
+        self.root.locator("svg.overlay, .sliders, .solid-tools").evaluate_all(change, how)
+
+    def voxel(self) -> list[int]:
+        """Where the crosshair stands."""
+        return [int(n) for n in (self.root.get_attribute("data-voxel") or "").split(",")]
+
+
+def colour_share(pixels: Array) -> float:
+    """How much of a picture is not grey."""
+    return float(((pixels.max(axis=-1) - pixels.min(axis=-1)) > 20).mean())
+
+
+def canonical(volume: Volume, array: Array) -> Array:
+    """An array of a volume as the viewer counts it: right, front, head."""
+    return reorient(array, volume.geometry.to_canonical)
+
+
+def upload(page: Page, files: list[Path]) -> None:
+    """Hand files in; the scan is taken in at once."""
+    page.locator('input[type="file"]').set_input_files([str(path) for path in files])
+
+
+def open_scan(page: Page, files: list[Path]) -> View:
+    upload(page, files)
+    return View(page)
+
+
+def segment(page: Page, title: str = TISSUE, key: str = "first") -> None:
+    """Choose a model, press the button, wait for the table."""
+    page.locator(f".st-key-model-{key} input").click()
+    page.get_by_role("option", name=title).click()
+    page.locator(f".st-key-run-{key} button").click()
+    number = page.locator(".viewer").get_attribute("data-run") or "0"
+    shown = str(int(number) + 1)
+    expect(page.locator(".viewer")).to_have_attribute("data-run", shown, timeout=JOB_MS)
+    page.locator("#organ-table").wait_for(timeout=JOB_MS)
+
+
+def shown_rows(page: Page) -> dict[str, list[str]]:
+    """Every row of the organ table: organ -> its cells."""
+    rows = page.locator("#organ-table tbody tr")
+    names = rows.evaluate_all("rows => rows.map(row => row.dataset.organ)")
+    cells = rows.evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent.trim()))")
+    return dict(zip(names, cells, strict=True))
+
+
+def save(page: Page, name: str, folder: Path) -> Path:
+    """Download a file of the result by its button."""
+    with page.expect_download(timeout=JOB_MS) as waiting:
+        page.locator(f'.downloads [data-file="{name}"]').click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def organ_title(name: str) -> str:
+    return name_of("organ", name)
+
+
+def gone(page: Page) -> None:
+    page.get_by_text(say("end.gone")).wait_for()
