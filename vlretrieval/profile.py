@@ -16,7 +16,7 @@ from vlretrieval.view import STEP_MM, StudyView
 
 SLICE_ML = STEP_MM**3 / 1000
 AREA_CM2 = STEP_MM**2 / 100
-METAL_HU, GAS_HU = 2000, -400
+METAL_HU, GAS_HU = 1600, -400
 FAT_HU = (-190, -30)
 
 

@@ -1,8 +1,8 @@
 """CT-Facts: what can be said of a study with certainty, from reference masks and header alone.
 
 A fact is a kind and a value, (`metal`, `heavy`). A kind that cannot be told (organ not contoured, cut by the
-scan's end) is absent, never guessed. Borders are round numbers, chosen once from the distribution of the
-OpenKBP training patients.
+scan's end) is absent, never guessed. Borders are round numbers near the thirds of the given patients, chosen
+before anything was trained.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _fat_percent(profile: Profile) -> float | None:
 THREE = ("low", "middle", "high")
 KINDS: tuple[Kind, ...] = (
     Kind("length", "scan", "header", ("shortest", "short", "long", "longest"), (130, 200, 300), lambda p: p.length_mm),
-    Kind("field", "scan", "header", ("narrow", "usual", "wide"), (480, 520), lambda p: p.field_mm),
+    Kind("field", "scan", "header", ("usual", "wide"), (520,), lambda p: p.field_mm),
     Kind("slices", "scan", "header", ("thin", "usual", "thick"), (2.2, 2.8), lambda p: p.spacing_mm[2]),
     Kind("upper_end", "scan", "mask", THREE, (20, 70), lambda p: _parotid_level(p, above=True)),
     Kind("lower_end", "scan", "mask", ("high", "middle", "low"), (80, 165), lambda p: _parotid_level(p, above=False)),
@@ -134,14 +134,14 @@ KINDS: tuple[Kind, ...] = (
     Kind("left_parotid", PAROTIDS[1], "mask", ("small", "medium", "large"), (20, 30), _volume(PAROTIDS[1])),
     Kind("parotid_side", "parotid_glands", "mask", ("left", "alike", "right"), (-0.15, 0.15), _side),
     Kind("parotid_density", "parotid_glands", "mask", ("fatty", "mixed", "dense"), (-40, -10), _density(*PAROTIDS)),
-    Kind("mandible_size", "mandible", "mask", ("small", "medium", "large"), (55, 70), _volume("mandible")),
-    Kind("mandible_density", "mandible", "mask", THREE, (630, 740), _density("mandible")),
+    Kind("mandible_size", "mandible", "mask", ("small", "medium", "large"), (52, 68), _volume("mandible")),
+    Kind("mandible_density", "mandible", "mask", THREE, (560, 630), _density("mandible")),
     Kind("brainstem", "brainstem", "mask", ("cut", "whole"), (0.5,), _brainstem),
-    Kind("metal", "scan", "hu", ("none", "some", "heavy"), (0.3, 4), lambda p: float(p.metal.sum()) * SLICE_ML),
-    Kind("neck", "body", "mask", ("slender", "medium", "stout"), (115, 150), _neck_cm2),
+    Kind("metal", "scan", "hu", ("none", "some", "heavy"), (0.3, 2), lambda p: float(p.metal.sum()) * SLICE_ML),
+    Kind("neck", "body", "mask", ("slender", "medium", "stout"), (140, 170), _neck_cm2),
     Kind("shoulders", "body", "hu", ("out", "in"), (400,), _shoulders_cm2),
     Kind("lungs", "body", "hu", ("out", "in"), (50,), _lung_ml),
-    Kind("fat", "body", "hu", ("lean", "average", "stout"), (27, 37), _fat_percent),
+    Kind("fat", "body", "hu", ("lean", "average", "stout"), (24, 31), _fat_percent),
 )
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 
