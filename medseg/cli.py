@@ -220,7 +220,9 @@ def train(
     """
     from medseg.training.run import train_model
 
-    package = train_model(config, out, resume=resume, overrides={"max_steps": max_steps, "seed": seed, "index": index})
+    package = train_model(
+        config, out, resume=resume, overrides={"loop.max_steps": max_steps, "loop.seed": seed, "index": index}
+    )
     print(f"Model package: {package}")
     return 0
 

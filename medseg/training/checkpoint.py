@@ -1,8 +1,17 @@
-"""Checkpoints: every tensor in one safetensors file, the rest as JSON in its header."""
+"""Checkpoints: every tensor in one safetensors file, the rest as JSON in its header.
+
+Nothing in them depends on the clock or the machine: a run that was killed and went on leaves the same bytes as one
+that was not.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +23,83 @@ from torch import Tensor, nn
 from medseg.errors import DataError, OutputError
 from medseg.imaging.emit import emit
 
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 
-def save_checkpoint(
-    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, Any]
-) -> None:
-    """Write weights, averaged weights, optimiser and `state` (JSON) in one verified file."""
-    tensors = _prefixed("network", network.state_dict()) | _prefixed("average", average.state_dict())
-    for index, slots in optimiser.state_dict()["state"].items():
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns: network, its average (None where none is kept) and optimiser."""
+
+    network: nn.Module
+    average: nn.Module | None
+    optimiser: torch.optim.Optimizer
+
+
+def save_checkpoint(path: Path, learner: Learner, state: dict[str, Any]) -> None:
+    """Write weights, averaged weights, optimiser and `state` (JSON) in one verified file.
+
+    The file that stood there stays as `previous.safetensors`.
+
+    Raises:
+        OutputError: it could not be written; the old file is untouched.
+    """
+    tensors = _prefixed("network", learner.network.state_dict())
+    if learner.average is not None:
+        tensors |= _prefixed("average", learner.average.state_dict())
+    for index, slots in learner.optimiser.state_dict()["state"].items():
         tensors |= _prefixed(f"optimiser.{index}", slots)
-    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    emit_tensors(path, tensors, {"state": json.dumps(state)})
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    sealed = json.dumps({"sha256": _digest(tensors), "state": state})
+    emit_tensors(path, tensors, {"checkpoint": sealed}, keep=path.with_name(PREVIOUS))
 
 
-def load_checkpoint(
-    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer
-) -> dict[str, Any]:
+def load_checkpoint(path: Path, learner: Learner) -> dict[str, Any]:
     """Restore what `save_checkpoint` wrote; returns its `state`.
 
     Raises:
         DataError: the file is damaged or no checkpoint, or belongs to another network.
     """
-    tensors, state = _read(path)
+    tensors, state = read_checkpoint(path)
     try:
-        network.load_state_dict(_under("network", tensors))
-        average.load_state_dict(_under("average", tensors))
+        learner.network.load_state_dict(_under("network", tensors))
+        if learner.average is not None:
+            learner.average.load_state_dict(_under("average", tensors))
     except RuntimeError as error:
         raise DataError(f"{path} belongs to another network.", advice="Choose another run folder.") from error
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimiser", tensors).items():
         index, key = name.split(".", 1)
         slots.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    learner.optimiser.load_state_dict({"state": slots, "param_groups": learner.optimiser.state_dict()["param_groups"]})
     return state
 
 
-def emit_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run that can be read; None where there is none at all.
+
+    Raises:
+        DataError: there are some, and all are damaged.
+    """
+    found = [path for path in (folder / LAST, folder / PREVIOUS) if path.is_file()]
+    for path in found:
+        with suppress(DataError):
+            read_checkpoint(path)
+            return path
+    if found:
+        read_checkpoint(found[0])
+    return None
+
+
+def emit_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, keep: Path | None = None
+) -> Path:
     """Write tensors as safetensors, complete and verified, or not at all.
+
+    Args:
+        path: where the file is to appear.
+        tensors: contiguous, by name.
+        metadata: strings for the header.
+        keep: name under which the file that stood at `path` stays.
 
     Raises:
         OutputError: it could not be written completely; `path` is as it was before.
@@ -57,33 +107,63 @@ def emit_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
     def write(temporary: Path) -> None:
         try:
-            save_file(tensors, temporary, metadata)
+            save_file(dict(tensors), temporary, metadata)
         except SafetensorError as error:  # no OSError, even where the disk is full
             raise OutputError(f"{path} could not be written: {error}.") from error
 
-    return emit(path, write, lambda temporary: _check(path, temporary, tensors))
+    def check(temporary: Path) -> None:
+        _check(path, temporary, tensors)
+        if keep is not None and path.is_file():
+            _keep(path, keep)
+
+    return emit(path, write, check)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _keep(path: Path, keep: Path) -> None:
+    """A second name for the old file: `path` is there at every moment."""
+    name = keep.with_name(f".part-{keep.name}")
+    with suppress(OSError):  # a file system without hard links keeps one checkpoint instead of two
+        name.unlink(missing_ok=True)
+        os.link(path, name)
+        os.replace(name, keep)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state of a checkpoint file.
+
+    Raises:
+        DataError: it is damaged or none.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            return tensors, json.loads((file.metadata() or {})["state"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            sealed = json.loads((file.metadata() or {})["checkpoint"])
+        if sealed["sha256"] != _digest(tensors):
+            raise KeyError("sha256")
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise DataError(
             f"{path} is damaged or no checkpoint.", advice="Delete it, or choose another folder."
         ) from error
+    return tensors, sealed["state"]
 
 
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(_bytes(tensors[name]).numpy().data)
+    return digest.hexdigest()
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
 
 
-def _check(path: Path, temporary: Path, tensors: dict[str, Tensor]) -> None:
+def _check(path: Path, temporary: Path, tensors: Mapping[str, Tensor]) -> None:
     with safe_open(temporary, framework="pt") as file:
         for name, wanted in tensors.items():
             # Compared as bytes: a NaN equals itself, and nothing is rounded.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationError
 
 from medseg.errors import ConfigError
+from medseg.training.loop import LoopConfig, Strict
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -29,18 +31,14 @@ Span = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Factors = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class NetworkConfig(_Strict):
+class NetworkConfig(Strict):
     """A catalogue name and the options that its builder takes."""
 
     name: str = "Optimized3DUNet"
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class AugmentConfig(_Strict):
+class AugmentConfig(Strict):
     """How a training patch is changed; probabilities are per patch."""
 
     rotate_deg: float = Field(15.0, ge=0, le=45)
@@ -54,7 +52,7 @@ class AugmentConfig(_Strict):
     artificial_body: float = Field(0.08, ge=0, le=1)
 
 
-class CardConfig(_Strict):
+class CardConfig(Strict):
     """The words of the model card, and where the data come from."""
 
     title: str = ""
@@ -68,7 +66,7 @@ class CardConfig(_Strict):
     sources: tuple[str, ...] = ()
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Strict):
     """Everything that decides a run. See `presets/head-neck-oar.yaml` for the shipped model.
 
     `open_ended` names organs that go on beyond the model's field (cord, esophagus): they are
@@ -92,20 +90,12 @@ class TrainConfig(_Strict):
     organ_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     voxel_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     batch_size: int = Field(2, ge=1)
-    max_steps: int = Field(6000, ge=1)
-    learning_rate: float = Field(1.5e-3, gt=0)
-    warmup_steps: int = Field(200, ge=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)
-    gradient_clip: float = Field(1.0, gt=0)
-    precision: Literal["fp32", "bf16"] = "bf16"
-    seed: int = 0
-    checkpoint_minutes: float = Field(5.0, gt=0)
+    loop: LoopConfig = LoopConfig()
     card: CardConfig = CardConfig()
 
 
-def load_config(source: str | Path, **overrides: Any) -> TrainConfig:
-    """A YAML file or a preset's name -> config; keyword overrides that are not None win.
+def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """A YAML file or a preset's name -> config; overrides that are not None win, `loop.seed` inside its group.
 
     A relative `index` of the file is sought from the file's folder, then from the current one; an
     overriding one from the current folder alone.
@@ -114,10 +104,12 @@ def load_config(source: str | Path, **overrides: Any) -> TrainConfig:
         ConfigError: no such file or preset, no YAML, unknown key, value out of range.
     """
     path = _find(source)
-    given = {key: value for key, value in overrides.items() if value is not None}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
     if "index" in given:
         given["index"] = Path.cwd() / given["index"]
-    values = _read(path) | given
+    values = _read(path)
+    for key, value in given.items():
+        _put(values, key, value)
     try:
         config = TrainConfig.model_validate(values)
     except ValidationError as error:
@@ -125,6 +117,16 @@ def load_config(source: str | Path, **overrides: Any) -> TrainConfig:
     index = config.index if config.index.is_absolute() else (path.parent / config.index)
     local = index if index.exists() else Path.cwd() / config.index
     return config.model_copy(update={"index": local})
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        inner = values.setdefault(group, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {group} is no group of settings.")
+        values = inner
+    values[last] = value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ sees what an uninterrupted one would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,16 +119,16 @@ class PatchSampler:
             ]
         )
 
-    def batch(self, step: int) -> Batch:
-        """The batch of optimiser step `step`."""
-        first = step * self.config.batch_size
+    def batch(self, number: int) -> Batch:
+        """Batch `number` of the run."""
+        first = number * self.config.batch_size
         patches = [self.patch(first + n) for n in range(self.config.batch_size)]
         images, labels, known, ids = zip(*patches, strict=True)
         return Batch(torch.stack(images), torch.stack(labels), torch.stack(known), tuple(ids))
 
     def patch(self, number: int) -> tuple[Tensor, Tensor, Tensor, str]:
         """Patch `number` of the run: image [1, ...], labels [...], known [classes], case id."""
-        rng = np.random.default_rng([self.config.seed, number])
+        rng = np.random.default_rng([self.config.loop.seed, number])
         if rng.random() < self.config.augment.artificial_body:
             hu, labels, known, name = self._artificial(rng)
         else:
@@ -178,9 +178,3 @@ def crop(array: Array, centre: Array, size: Sequence[int], fill: float) -> Array
     if all(s.stop > s.start for s in source):
         out[tuple(target)] = array[tuple(source)]
     return out
-
-
-def batches(sampler: PatchSampler, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-    """(step, batch) for the steps start ... stop - 1."""
-    for step in range(start, stop):
-        yield step, sampler.batch(step)

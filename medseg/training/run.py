@@ -15,10 +15,12 @@ from medseg.labels import LabelTable
 from medseg.models.store import load_model
 from medseg.runtime.provenance import StageClock
 from medseg.training.cases import Dataset, load_cases, read_index
+from medseg.training.checkpoint import LAST
 from medseg.training.config import TrainConfig, load_config
 from medseg.training.package import add_metrics, write_package
 from medseg.training.patches import PatchSampler
-from medseg.training.trainer import CHECKPOINT, Trainer
+from medseg.training.segmentation import SegmentationTask
+from medseg.training.trainer import Trainer
 
 _say = partial(print, flush=True)  # a log file shows a long run as it goes
 
@@ -47,14 +49,15 @@ def train_model(
         ConfigError: a bad setting, or a run that stands there already.
         DataError: the dataset does not fit together.
     """
-    settings = load_config(config, **(overrides or {}))
-    if (out / CHECKPOINT).is_file() and not resume:
+    settings = load_config(config, overrides)
+    if (out / LAST).is_file() and not resume:
         raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
     dataset = read_index(settings.index)
     labels = LabelTable.from_names(dataset.labels)
     cases = list(load_cases(dataset.of("train"), dataset.labels, settings.spacing_mm))
     report(f"{len(cases)} training cases")
-    trainer = Trainer(PatchSampler(cases, settings, labels), settings, out, report)
+    task = SegmentationTask(PatchSampler(cases, settings, labels), settings)
+    trainer = Trainer(task, settings.loop, out, progress=lambda event: report(event.message))
     trainer.resume()
     card = write_package(out / "package", trainer.run(), settings, labels, cases)
     report("scoring on the validation split")

@@ -1,173 +1,275 @@
-"""The training loop: plain, resumable, and the same for every network of the catalogue.
+"""The training loop: plain, resumable, the same for every task, on one rank or many.
 
-Knows steps, schedules and checkpoints; knows no files of scans and no organs.
+Owns precision, accumulation, clipping, schedule, average, checkpoints, log and progress. Knows no scans, no organs,
+no words.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from medseg.errors import ConfigError, DataError
-from medseg.imaging.emit import emit_text
-from medseg.networks.catalogue import build_network
-from medseg.training.checkpoint import load_checkpoint, save_checkpoint
-from medseg.training.config import TrainConfig
-from medseg.training.losses import deep_supervision_loss
-from medseg.training.patches import Batch, PatchSampler, batches
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.runtime.progress import Progress, ProgressCallback, ignore
+from medseg.training.average import start_average, update_average
+from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
+from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm, wait_for_all
+from medseg.training.feed import Feed, seed_all
+from medseg.training.journal import Journal, StepRecord, summarise
+from medseg.training.loop import LoopConfig
+from medseg.training.optimisers import build_optimiser, set_rate
+from medseg.training.precision import AutoMixedPrecision
+from medseg.training.schedule import rate_factor, share_done
+from medseg.training.task import Task, case_names, moved
+from medseg.training.watch import Watch
 
-CHECKPOINT = "checkpoint.safetensors"
-# Settings that a resumed run may change: words, places, and how long it goes on.
-FREE = {"name", "version", "index", "card", "max_steps", "checkpoint_minutes"}
+B = TypeVar("B")
+
+# Settings that a resumed run may change: places, how it is computed, and how long it goes on.
+FREE = {"max_steps", "max_minutes", "checkpoint_minutes", "log_steps", "validate_steps", "workers", "device", "compile"}
+RETRY_S = 60.0  # after a checkpoint that could not be written
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter, 2017)."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-class Trainer:
-    """Trains one network on patches, averaging its weights exponentially.
+class Trainer(Generic[B]):
+    """Trains a task's network.
 
     Args:
-        sampler: draws batches by step number.
-        config: the run's settings.
-        folder: holds `checkpoint.safetensors` and `log.jsonl`.
-        report: called with one line of text every few steps.
+        task: what is trained.
+        config: how.
+        folder: of the run; gets `last.safetensors`, `previous.safetensors` and `log.jsonl`.
+        ranks: this process's place among those that train together.
+        progress: told a sentence every `log_steps`.
+        stop: asked after every step; where it says yes, the run is saved and `Cancelled` raised.
+        watchers: called with every `StepRecord`.
 
-    Raises:
-        ConfigError: the network does not exist, or the patches do not divide into its levels.
+    Attributes:
+        step: optimiser steps that lie behind.
+        seconds: what they took.
+        done: share of the run that lies behind.
     """
 
     def __init__(
-        self, sampler: PatchSampler, config: TrainConfig, folder: Path, report: Callable[[str], None] = print
+        self,
+        task: Task[B],
+        config: LoopConfig,
+        folder: Path,
+        *,
+        ranks: Ranks | None = None,
+        progress: ProgressCallback = ignore,
+        stop: Callable[[], bool] = lambda: False,
+        watchers: Sequence[Callable[[StepRecord], None]] = (),
     ) -> None:
-        torch.manual_seed(config.seed)
-        self.config, self.sampler, self.folder, self.report = config, sampler, folder, report
-        network = build_network(config.network.name, config.network.options | {"out_channels": sampler.num_classes})
-        _check_patch(config, getattr(network, "stride", 1))
-        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.average = deepcopy(self.network).eval()
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        self.step = 0
-        self.log: list[dict[str, Any]] = []
+        self.task, self.config, self.folder = task, config, folder
+        self.ranks = ranks or Ranks()
+        self.progress, self.stop, self.watchers = progress, stop, watchers
+        seed_all(config.seed, 0)
+        network = task.build().to(self.ranks.device)
+        self.network = share_batch_norm(network.double() if config.precision == "fp64" else network)
+        self.average = None if config.ema_decay is None else start_average(self.network)
+        self.optimiser = build_optimiser(task.groups(self.network), config)
+        self.amp = AutoMixedPrecision.from_config(config, self.ranks.device)
+        self.journal = Journal(folder if self.ranks.first else None)
+        self.step, self.seconds, self.done = 0, 0.0, 0.0
+        self._recent: list[StepRecord] = []
 
     @property
-    def checkpoint(self) -> Path:
-        return self.folder / CHECKPOINT
+    def result(self) -> nn.Module:
+        """What a run is for: the averaged network, or the network itself where no average is kept."""
+        return self.network if self.average is None else self.average
 
-    def resume(self) -> None:
-        """Go on from the folder's checkpoint, if it has one.
+    @property
+    def _learner(self) -> Learner:
+        return Learner(self.network, self.average, self.optimiser)
+
+    def resume(self) -> bool:
+        """Go on from the folder's checkpoint; False where there is none.
 
         Raises:
             DataError: it is damaged or belongs to another network.
             ConfigError: it was made with settings that cannot change within a run.
         """
-        if self.checkpoint.is_file():
-            state = load_checkpoint(self.checkpoint, self.network, self.average, self.optimiser)
-            self._compare(state["config"])
-            self.step, self.log = state["step"], state["log"]
-            self.report(f"resumed at step {self.step}")
+        found = find_checkpoint(self.folder)
+        if found is None:
+            return False
+        state = load_checkpoint(found, self._learner)
+        self._compare(state)
+        self.step = state["step"]
+        self.amp.load_state_dict(state["amp"])
+        self.journal.reopen(self.step)
+        self.seconds = float(from_first(self.journal.seconds))
+        self.done = self._share_done()
+        self._tell(f"resumed at step {self.step}")
+        if state["max_steps"] != self.config.max_steps:
+            self._tell(f"the run now ends at step {self.config.max_steps}, its learning rate with it")
+        return True
 
-    def _compare(self, before: dict[str, Any]) -> None:
-        settings = self.config.model_dump(mode="json")
-        changed = [key for key in settings if key in before and settings[key] != before[key]]
-        if fixed := [key for key in changed if key not in FREE]:
+    def _settings(self) -> dict[str, Any]:
+        ours = {f"loop.{key}": value for key, value in self.config.model_dump(mode="json").items() if key not in FREE}
+        return ours | self.task.identity()
+
+    def _compare(self, state: dict[str, Any]) -> None:
+        now, before = self._settings(), state["settings"]
+        if changed := [key for key in now if key in before and now[key] != before[key]]:
             raise ConfigError(
-                f"{self.checkpoint} was made with other settings: {', '.join(fixed)}.",
+                f"{self.folder / LAST} was made with other settings: {', '.join(changed)}.",
                 advice="Put them back, or choose another run folder.",
             )
-        if "max_steps" in changed:
-            self.report(f"the run now ends at step {self.config.max_steps}, its learning rate with it")
 
     def run(self) -> nn.Module:
-        """Train to `max_steps`; returns the averaged network in evaluation mode."""
-        saved = began = time.monotonic()
-        first = self.step
-        losses: list[float] = []
-        for step, batch in batches(self.sampler, self.step, self.config.max_steps):
-            losses.append(self.train_step(step, batch))
-            self.step = step + 1
-            if self.step % 25 == 0:
-                pace = (time.monotonic() - began) / (self.step - first)
-                self._note(losses, pace)
-                losses = []
-            if time.monotonic() - saved > 60 * self.config.checkpoint_minutes:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-        return self.average
-
-    def train_step(self, step: int, batch: Batch) -> float:
-        """One optimiser step; returns the loss.
+        """Train to the end; returns `result` in evaluation mode.
 
         Raises:
-            DataError: the loss or its gradient is not finite; names the cases of the batch.
+            DataError: a loss or gradient that is not finite; names the cases.
+            WorkerError: another rank, or a process that prepares batches, is gone.
+            Cancelled: `stop` said so; the checkpoint is written.
         """
-        self.network.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.config)
-        image = batch.image.to(memory_format=torch.channels_last_3d)
-        with self._autocast():
-            outputs = self.network(image)
-        loss: Tensor = deep_supervision_loss(outputs, batch.labels, batch.known, self.sampler.voxel_weights)
-        _check_finite("Loss", loss, step, batch)
+        watch = Watch(self.ranks)
+        try:
+            self._run(watch)
+        except Exception as error:
+            cause = watch.failed(error)
+            raise cause from (None if cause is error else error)
+        watch.close()
+        return self.result.eval()
+
+    def _run(self, watch: Watch) -> None:
+        model = self._wrapped()
+        feed = Feed(self.task, self._numbers(), self.config.seed, self.config.workers)
+        batches = iter(feed)
+        due = self._next_save()
+        while self.done < 1:
+            watch.step = self.step
+            began, waited = time.perf_counter(), feed.waited_s
+            loss, parts, norm = self.train_step(model, batches)
+            seconds = time.perf_counter() - began
+            stopping = self._advance(seconds)
+            self._record(StepRecord(self.step, loss, parts, norm, seconds, feed.waited_s - waited))
+            if stopping or time.monotonic() > due:
+                due = self._next_save() if self._save_or_say(final=stopping) else time.monotonic() + RETRY_S
+            if stopping:
+                raise Cancelled(f"Stopped at step {self.step} of {self.config.max_steps}; go on with --resume.")
+        self._validate()
+        self._save_or_say(final=True)
+
+    def _next_save(self) -> float:
+        return time.monotonic() + 60 * self.config.checkpoint_minutes
+
+    def _numbers(self) -> range:
+        config, world = self.config, self.ranks.world
+        each = config.gradient_aggregation_interval * world
+        return range(self.step * each + self.ranks.rank, config.max_steps * each, world)
+
+    def _advance(self, seconds: float) -> bool:
+        """A step more lies behind; returns whether any rank wants to stop. All ranks agree on both."""
+        self.step, self.seconds = self.step + 1, self.seconds + seconds
+        stopping, self.done = largest([float(self.stop()), self._share_done()], self.ranks.device)
+        return stopping > 0
+
+    def _share_done(self) -> float:
+        return share_done(self.step, self.seconds, self.config)
+
+    def _wrapped(self) -> nn.Module:
+        if self.ranks.world == 1:
+            return self.network
+        ids = [self.ranks.device.index] if self.ranks.device.type == "cuda" else None
+        return DistributedDataParallel(self.network, device_ids=ids, gradient_as_bucket_view=True)
+
+    def train_step(self, model: nn.Module, batches: Any) -> tuple[float, dict[str, float], float | None]:
+        """One optimiser step over `gradient_aggregation_interval` batches; returns loss, its parts, gradient norm."""
+        model.train()
+        set_rate(self.optimiser, self.config.learning_rate * rate_factor(self.step, self.done, self.config))
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        interval = self.config.gradient_aggregation_interval
+        total, parts = 0.0, dict[str, float]()
+        for turn in range(interval):
+            batch = next(batches)
+            seed_all(self.config.seed, (self.step * interval + turn) * self.ranks.world + self.ranks.rank)
+            last = turn == interval - 1
+            with nullcontext() if last or self.ranks.world == 1 else model.no_sync():  # type: ignore[operator]
+                loss = self._backward(model, batch, last)
+            total += float(loss.total.detach()) / interval
+            for name, value in loss.parts.items():
+                parts[name] = parts.get(name, 0.0) + float(value) / interval
+        norm = self._clip(batch)
+        self.optimiser.step()
+        if self.average is not None and self.config.ema_decay is not None:
+            update_average(self.average, self.network, self.step, self.config.ema_decay)
+        return total, parts, norm
+
+    def _backward(self, model: nn.Module, batch: B, last: bool) -> Any:
+        looking = self.amp.measure() if self.amp.half_share is None and self.ranks.first else nullcontext()
+        with looking, self.amp.autocast():
+            loss = self.task.loss(model, moved(batch, self.ranks.device))
+        self._check_finite("Loss", loss.total, batch)
+        interval = self.config.gradient_aggregation_interval
+        with self.amp.scale_loss(loss.total / interval, self.optimiser, delay_unscale=not last) as scaled:
+            scaled.backward()
+        return loss
+
+    def _clip(self, batch: B) -> float | None:
+        if self.amp.overflowed:
+            return None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         # Stopped before the weights and the next checkpoint are spoiled.
-        _check_finite("Gradient", norm, step, batch)
-        self.optimiser.step()
-        self._update_average(step)
-        return float(loss.detach())
+        self._check_finite("Gradient", norm, batch)
+        return float(norm)
 
-    def _autocast(self) -> Any:
-        return torch.autocast("cpu", torch.bfloat16) if self.config.precision == "bf16" else nullcontext()
+    def _check_finite(self, what: str, value: Tensor, batch: B) -> None:
+        if not torch.isfinite(value):
+            raise DataError(f"{what} is not finite at step {self.step}{case_names(batch)}.")
 
-    @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        # A short memory at first, so that the random start is forgotten.
-        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        theirs = self.network.state_dict()
-        for name, ours in self.average.state_dict().items():
-            if ours.is_floating_point():
-                ours.lerp_(theirs[name].to(ours.dtype), 1 - decay)
-            else:
-                ours.copy_(theirs[name])
+    def _record(self, record: StepRecord) -> None:
+        self._recent.append(record)
+        for watcher in self.watchers:
+            watcher(record)
+        if self.config.validate_steps and self.step % self.config.validate_steps == 0 and self.done < 1:
+            self._validate()
+        if self.step % self.config.log_steps == 0 or self.done >= 1:
+            self._note()
 
-    def _note(self, losses: list[float], pace: float) -> None:
-        left = (self.config.max_steps - self.step) * pace / 60
-        entry = {"step": self.step, "loss": sum(losses) / len(losses), "seconds_per_step": pace}
-        self.log.append(entry)
-        self.report(f"step {self.step}/{self.config.max_steps}  loss {entry['loss']:.3f}  {left:.0f} min left")
+    def _validate(self) -> None:
+        if figures := self.task.validate(self.result.eval(), self.step):
+            self.journal.note(self._stamped({"step": self.step, "validation": figures}))
+            self._tell("  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+
+    def _note(self) -> None:
+        entry = summarise(self._recent)
+        self._recent = []
+        entry |= {"learning_rate": self.optimiser.param_groups[0]["lr"], "amp": self.amp.report()}
+        self.journal.note(self._stamped(entry))
+        left = self.seconds / 60 * (1 - self.done) / max(self.done, 1e-9)
+        self._tell(f"step {self.step}/{self.config.max_steps}  loss {entry['loss']:.3f}  {left:.0f} min left")
+
+    def _stamped(self, entry: dict[str, Any]) -> dict[str, Any]:
+        return entry | {"seconds": round(self.seconds, 3)}
+
+    def _tell(self, message: str) -> None:
+        if self.ranks.first:
+            self.progress(Progress("train", self.done, message))
+
+    def _save_or_say(self, *, final: bool) -> bool:
+        """A checkpoint that cannot be written now is tried again later; the last one has to be."""
+        try:
+            self.save()
+        except OutputError as error:
+            if final:
+                raise
+            self._tell(f"{error} Training goes on; the checkpoint is tried again in a minute.")
+            return False
+        return True
 
     def save(self) -> None:
-        """Write the checkpoint and the log."""
-        state = {"step": self.step, "log": self.log, "config": self.config.model_dump(mode="json")}
-        save_checkpoint(self.checkpoint, self.network, self.average, self.optimiser, state)
-        emit_text(self.folder / "log.jsonl", "".join(json.dumps(entry) + "\n" for entry in self.log))
-
-
-def _check_patch(config: TrainConfig, stride: int) -> None:
-    if any(size % stride for size in config.patch_size):
-        sizes = " x ".join(str(size) for size in config.patch_size)
-        raise ConfigError(f"patch_size: {sizes} does not divide by {stride}, as the levels of the network need.")
-
-
-def _check_finite(what: str, value: Tensor, step: int, batch: Batch) -> None:
-    if not torch.isfinite(value):
-        raise DataError(f"{what} is not finite at step {step}; cases {', '.join(batch.ids)}.")
+        """Write the checkpoint, by the first rank alone."""
+        if self.ranks.first:
+            self.journal.note(self._stamped({"step": self.step, "saved": True}))
+            state = {"step": self.step, "max_steps": self.config.max_steps, "amp": self.amp.state_dict()}
+            state["settings"] = self._settings()
+            save_checkpoint(self.folder / LAST, self._learner, state)
+        wait_for_all()

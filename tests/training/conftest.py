@@ -16,6 +16,7 @@ from medseg.imaging.volume import Volume
 from medseg.labels import LabelTable
 from medseg.training.cases import TrainingCase, load_cases, read_index
 from medseg.training.config import TrainConfig
+from medseg.training.loop import LoopConfig
 from tests.phantoms import phantom_labels, phantom_volume, write_nifti
 
 LABELS = {"parotid_gland_left": 1, "parotid_gland_right": 2, "spinal_cord": 3}
@@ -42,7 +43,9 @@ def write_index(root: Path, entries: Sequence[Any], labels: Any = LABELS) -> Pat
 
 
 def settings(index: Path, **changes: Any) -> dict[str, Any]:
-    """A config as YAML would hold it: seconds instead of hours."""
+    """A config as YAML would hold it: seconds instead of hours. Changes of the loop may stand beside the others."""
+    loop = {"max_steps": 10, "warmup_steps": 2, "precision": "fp32", "checkpoint_minutes": 60, "workers": 0}
+    loop |= {key: value for key, value in changes.items() if key in LoopConfig.model_fields}
     return {
         "name": "tiny",
         "index": str(index),
@@ -51,11 +54,8 @@ def settings(index: Path, **changes: Any) -> dict[str, Any]:
         "window_hu": [-300, 900],
         "patch_size": [16, 16, 16],
         "network": {"options": TINY},
-        "max_steps": 10,
-        "warmup_steps": 2,
-        "precision": "fp32",
-        "checkpoint_minutes": 60,
-    } | changes
+        "loop": loop,
+    } | {key: value for key, value in changes.items() if key not in loop}
 
 
 def config(index: Path = Path("index.json"), **changes: Any) -> TrainConfig:

@@ -41,7 +41,7 @@ def test_the_shipped_model_is_a_preset() -> None:
     config = load_config("head-neck-oar")
     assert config.open_ended == ("spinal_cord", "esophagus")
     assert config.spacing_mm == (3.906, 3.906, 2.5)
-    assert config.precision == "bf16"
+    assert config.loop.precision == "bf16"
 
 
 def test_a_preset_that_does_not_exist_lists_those_that_do() -> None:
@@ -51,8 +51,14 @@ def test_a_preset_that_does_not_exist_lists_those_that_do() -> None:
 
 def test_overrides_win_and_none_is_no_override(tmp_path: Path, index: Path) -> None:
     path = write(tmp_path / "c.yaml", settings(index, seed=3))
-    config = load_config(path, max_steps=7, seed=None)
-    assert (config.max_steps, config.seed) == (7, 3)
+    config = load_config(path, {"loop.max_steps": 7, "loop.seed": None, "network.options.width": 4})
+    assert (config.loop.max_steps, config.loop.seed) == (7, 3)
+    assert config.network.options["width"] == 4
+
+
+def test_a_setting_inside_no_group_is_refused(tmp_path: Path, index: Path) -> None:
+    with pytest.raises(ConfigError, match="name is no group of settings"):
+        load_config(write(tmp_path / "c.yaml", settings(index)), {"name.first": 1})
 
 
 @pytest.mark.parametrize(
@@ -62,10 +68,11 @@ def test_overrides_win_and_none_is_no_override(tmp_path: Path, index: Path) -> N
         ({"network": {"nam": "x"}}, r"network\.nam: "),
         ({"batch_size": "many"}, r"batch_size: .*\(got 'many'\)"),
         ({"batch_size": 0}, r"batch_size: .*greater than or equal to 1"),
-        ({"learning_rate": -1}, r"learning_rate: .*greater than 0"),
-        ({"learning_rate": float("nan")}, r"learning_rate: .*finite"),
+        ({"learning_rate": -1}, r"loop.learning_rate: .*greater than 0"),
+        ({"learning_rate": float("nan")}, r"loop.learning_rate: .*finite"),
         ({"overlap_ratio": 0.95}, r"overlap_ratio: .*less than 0\.9"),
-        ({"precision": "fp8"}, r"precision: .*'fp32' or 'bf16'"),
+        ({"precision": "fp8"}, r"loop.precision: .*'fp32', 'bf16'"),
+        ({"init_scale": 64}, r"loop: .*init_scale must not lie below"),
         ({"spacing_mm": [4, 0, 2]}, r"spacing_mm\.1: .*greater than 0"),
         ({"spacing_mm": [4, 4]}, r"spacing_mm"),
         ({"window_hu": [900, -300]}, r"window_hu: .*smaller"),
@@ -121,5 +128,5 @@ def test_an_index_given_by_hand_is_sought_from_here_alone(tmp_path: Path, monkey
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    assert load_config(path, index=Path("index.json")).index == here / "index.json"
-    assert load_config(path, index=tmp_path / "a.json").index == tmp_path / "a.json"
+    assert load_config(path, {"index": Path("index.json")}).index == here / "index.json"
+    assert load_config(path, {"index": tmp_path / "a.json"}).index == tmp_path / "a.json"

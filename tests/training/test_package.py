@@ -45,7 +45,7 @@ def test_the_card_says_what_was_trained_on_what(folder: Path) -> None:
     assert card.network.options == TINY | {"out_channels": 4}
     assert card.training["cases"] == 5
     assert card.training["sources"] == ["Phantoms"]
-    assert card.training["config"]["learning_rate"] == config().learning_rate
+    assert card.training["config"]["loop"]["learning_rate"] == config().loop.learning_rate
     assert card.training["versions"]["torch"] == torch.__version__
     assert set(card.anatomy.field) == {"parotid_gland_left", "parotid_gland_right"}
     assert card.metrics == {}

@@ -13,7 +13,7 @@ import torch
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelTable
 from medseg.training.cases import TrainingCase
-from medseg.training.patches import PatchSampler, batches, crop
+from medseg.training.patches import PatchSampler, crop
 from tests.training.conftest import config
 
 STILL = {"rotate_deg": 0, "scale": [1, 1], "couch": 0, "artificial_body": 0, "noise_hu": 0, "shift_hu": 0}
@@ -52,10 +52,9 @@ def test_shapes_and_types(cases: list[TrainingCase], table: LabelTable) -> None:
 
 def test_a_step_draws_the_patches_that_are_its_own(cases: list[TrainingCase], table: LabelTable) -> None:
     source = sampler(cases, table)
-    steps = list(batches(source, 3, 5))
-    assert [step for step, _ in steps] == [3, 4]
-    assert torch.equal(steps[0][1].image[1], source.patch(7)[0])
-    assert torch.equal(steps[1][1].labels[0], source.patch(8)[1])
+    third, fourth = source.batch(3), source.batch(4)
+    assert torch.equal(third.image[1], source.patch(7)[0])
+    assert torch.equal(fourth.labels[0], source.patch(8)[1])
 
 
 def sides(cases: list[TrainingCase], table: LabelTable, mirror: float) -> list[tuple[float, float, float, float]]:

@@ -67,9 +67,11 @@ def test_the_validation_masks_lie_on_the_scans_grid(finished: tuple[Path, Path, 
 
 
 def test_the_run_says_what_it_does(finished: tuple[Path, Path, list[str]]) -> None:
-    assert finished[2] == ["5 training cases", "scoring on the validation split", "validated 1/1"]
+    first, step, *rest = finished[2]
+    assert (first, rest) == ("5 training cases", ["scoring on the validation split", "validated 1/1"])
+    assert step.startswith("step 3/3  loss ")
     assert {path.name for path in finished[1].iterdir()} == {
-        "checkpoint.safetensors",
+        "last.safetensors",
         "log.jsonl",
         "package",
         "scores",
@@ -107,8 +109,8 @@ def test_the_command_trains_and_wins_over_the_config(
     path = write_config(tmp_path, tmp_path / "elsewhere.json")
     assert train(str(path), out=tmp_path / "out", max_steps=1, seed=4, index=unscored) == 0
     card = load_model(tmp_path / "out" / "package").card
-    assert card.training["config"]["max_steps"] == 1
-    assert card.training["config"]["seed"] == 4
+    assert card.training["config"]["loop"]["max_steps"] == 1
+    assert card.training["config"]["loop"]["seed"] == 4
     assert card.metrics == {}
     assert card.anatomy is None
     assert "Model package: " in capsys.readouterr().out

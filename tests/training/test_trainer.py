@@ -1,8 +1,8 @@
-"""The loop: resumes bit for bit, learns, and stops where it must."""
+"""The loop: resumes bit for bit, learns, and stops where it must. Knows no scans."""
 
 from __future__ import annotations
 
-import json
+import math
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,183 +11,239 @@ import pytest
 import torch
 from torch import Tensor
 
-from medseg.errors import ConfigError, DataError
-from medseg.labels import LabelTable
-from medseg.training.cases import TrainingCase
-from medseg.training.patches import PatchSampler, batches
-from medseg.training.trainer import Trainer, learning_rate
-from tests.training.conftest import TINY, config, tensors_of
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.training.checkpoint import LAST, PREVIOUS
+from medseg.training.journal import StepRecord, read_journal
+from medseg.training.schedule import rate_factor, share_done
+from tests.training.conftest import tensors_of
+from tests.training.test_checkpoint import no_file_above
+from tests.training.toys import LineTask, line_trainer, loop
 
 
-class Setup:
-    """Makes trainers on the phantoms that differ in a few settings."""
+class Interruption:
+    """Asks to stop after some steps."""
 
-    def __init__(self, cases: list[TrainingCase], table: LabelTable) -> None:
-        self.cases, self.table, self.said = cases, table, []
+    def __init__(self, after: int) -> None:
+        self.left = after
 
-    def __call__(self, folder: Path, **changes: Any) -> Trainer:
-        settings = config(**changes)
-        return Trainer(PatchSampler(self.cases, settings, self.table), settings, folder, self.said.append)
-
-
-@pytest.fixture
-def make(cases: list[TrainingCase], table: LabelTable) -> Setup:
-    return Setup(cases, table)
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
 
 
-def advance(trainer: Trainer, stop: int) -> None:
-    """Steps up to `stop`, and a checkpoint there: a run that was interrupted."""
-    for step, batch in batches(trainer.sampler, trainer.step, stop):
-        trainer.train_step(step, batch)
-        trainer.step = step + 1
-    trainer.save()
+def interrupted(folder: Path, after: int, **changes: Any) -> None:
+    with pytest.raises(Cancelled, match=f"Stopped at step {after} of .*--resume"):
+        line_trainer(folder, stop=Interruption(after), **changes).run()
 
 
-def everything(trainer: Trainer) -> dict[str, Tensor]:
-    slots = trainer.optimiser.state_dict()["state"]
-    optimiser = {f"{index}.{key}": value for index, slot in slots.items() for key, value in slot.items()}
-    return {
-        **{f"n.{name}": tensor for name, tensor in tensors_of(trainer.network).items()},
-        **{f"a.{name}": tensor for name, tensor in tensors_of(trainer.average).items()},
-        **optimiser,
-    }
-
-
-def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(make: Setup, tmp_path: Path) -> None:
-    whole = make(tmp_path / "whole")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path: Path, workers: int) -> None:
+    whole, said = line_trainer(tmp_path / "whole"), []
     whole.run()
-    advance(make(tmp_path / "halves"), 5)
-    second = make(tmp_path / "halves")
-    second.resume()
+    interrupted(tmp_path / "halves", 5, workers=workers)
+    second = line_trainer(tmp_path / "halves", said=said, workers=workers)
+    assert second.resume()
     assert second.step == 5
     second.run()
-    assert second.step == whole.step == 10
-    ours, theirs = everything(second), everything(whole)
-    assert set(ours) == set(theirs)
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-    assert "resumed at step 5" in make.said
+    assert second.step == 10
+    assert (tmp_path / "whole" / LAST).read_bytes() == (tmp_path / "halves" / LAST).read_bytes()
+    assert said[0] == "resumed at step 5"
 
 
-def test_without_a_checkpoint_resume_starts(make: Setup, tmp_path: Path) -> None:
-    trainer = make(tmp_path)
-    trainer.resume()
+def test_aggregated_batches_resume_bit_for_bit_too(tmp_path: Path) -> None:
+    line_trainer(tmp_path / "whole", gradient_aggregation_interval=3).run()
+    interrupted(tmp_path / "halves", 4, gradient_aggregation_interval=3)
+    second = line_trainer(tmp_path / "halves", gradient_aggregation_interval=3)
+    second.resume()
+    second.run()
+    assert (tmp_path / "whole" / LAST).read_bytes() == (tmp_path / "halves" / LAST).read_bytes()
+
+
+def test_aggregation_steps_like_one_large_batch(tmp_path: Path) -> None:
+    """Two batches of two points are one of four: the mean of their gradients."""
+
+    class Halves(LineTask):
+        def batch(self, number: int) -> Any:
+            whole = LineTask(4).batch(number // 2)
+            rows = slice(2 * (number % 2), 2 * (number % 2) + 2)
+            return type(whole)(whole.x[rows], whole.y[rows], whole.ids)
+
+    one = line_trainer(tmp_path / "1", LineTask(dropout=0)).run()
+    two = line_trainer(tmp_path / "2", Halves(dropout=0), gradient_aggregation_interval=2).run()
+    for ours, theirs in zip(tensors_of(two).values(), tensors_of(one).values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_without_a_checkpoint_resume_starts(tmp_path: Path) -> None:
+    trainer, said = line_trainer(tmp_path), []
+    assert not trainer.resume()
     assert trainer.step == 0
-    assert make.said == []
+    assert said == []
 
 
-def test_a_finished_run_takes_no_further_step(make: Setup, tmp_path: Path) -> None:
-    first = make(tmp_path, max_steps=2)
-    first.run()
-    again = make(tmp_path, max_steps=2)
+def test_a_finished_run_takes_no_further_step(tmp_path: Path) -> None:
+    line_trainer(tmp_path).run()
+    before = (tmp_path / LAST).read_bytes()
+    again = line_trainer(tmp_path)
     again.resume()
-    before = everything(again)
     again.run()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in everything(again).items())
+    assert (tmp_path / LAST).read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"seed": 1}, "seed"), ({"learning_rate": 0.1, "patch_size": [8, 8, 8]}, "patch_size, learning_rate")],
+    [({"seed": 1}, r"loop\.seed"), ({"learning_rate": 0.1, "size": 2}, r"loop\.learning_rate, size")],
 )
-def test_settings_cannot_change_within_a_run(make: Setup, tmp_path: Path, change: dict[str, Any], named: str) -> None:
-    advance(make(tmp_path), 1)
+def test_settings_cannot_change_within_a_run(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    interrupted(tmp_path, 1)
+    task = LineTask(change.pop("size", 4))
     with pytest.raises(ConfigError, match=f"other settings: {named}\\. Put them back"):
-        make(tmp_path, **change).resume()
+        line_trainer(tmp_path, task, **change).resume()
 
 
-def test_a_run_may_be_made_longer_and_says_so(make: Setup, tmp_path: Path) -> None:
-    advance(make(tmp_path), 1)
-    longer = make(tmp_path, max_steps=20, card={"title": "Longer"}, checkpoint_minutes=1)
+def test_a_run_may_be_made_longer_and_says_so(tmp_path: Path) -> None:
+    interrupted(tmp_path, 1)
+    said: list[str] = []
+    longer = line_trainer(tmp_path, said=said, max_steps=20, checkpoint_minutes=1)
     longer.resume()
     assert longer.step == 1
-    assert any("ends at step 20" in line for line in make.said)
+    assert any("ends at step 20" in line for line in said)
 
 
-def test_it_learns_one_phantom_by_heart(make: Setup, tmp_path: Path) -> None:
-    make.cases = make.cases[:1]
-    trainer = make(tmp_path, max_steps=50, learning_rate=0.01, ema_decay=0.9, foreground_share=1)
-    average = trainer.run()
-    losses = [entry["loss"] for entry in trainer.log]
-    assert [entry["step"] for entry in trainer.log] == [25, 50]
-    assert losses[1] < 0.8 * losses[0]
-    assert not average.training
-    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()] == trainer.log
-    assert make.said[0].startswith("step 25/50  loss ")
-    assert make.said[-1].endswith("0 min left")
+def test_it_learns_and_writes_it_down(tmp_path: Path) -> None:
+    said: list[str] = []
+    records: list[StepRecord] = []
+    task = LineTask()
+    trainer = line_trainer(tmp_path, task, said=said, watchers=[records.append], max_steps=50, validate_steps=20)
+    network = trainer.run()
+    assert not network.training
+    entries = read_journal(tmp_path)
+    assert entries == trainer.journal.entries
+    losses = [entry for entry in entries if "loss" in entry]
+    assert [entry["step"] for entry in losses] == [25, 50]
+    assert losses[1]["loss"] < 0.5 * losses[0]["loss"]
+    assert losses[0]["parts"]["root"] == pytest.approx(sum(r.parts["root"] for r in records[:25]) / 25)
+    assert losses[0]["seconds"] == pytest.approx(sum(r.seconds for r in records[:25]), abs=1e-3)
+    assert [entry["step"] for entry in entries if "validation" in entry] == task.validated == [20, 40, 50]
+    assert any(line.startswith("step 25/50  loss ") for line in said)
+    assert any(line.startswith("at_half ") for line in said)
 
 
-def test_checkpoints_are_written_on_the_way(make: Setup, tmp_path: Path) -> None:
-    trainer = make(tmp_path, max_steps=2, checkpoint_minutes=1e-9)
-    seen = []
-    save = trainer.save
-    trainer.save = lambda: (seen.append(trainer.step), save())  # type: ignore[method-assign]
+def test_without_an_average_the_network_itself_is_the_result(tmp_path: Path) -> None:
+    trainer = line_trainer(tmp_path, ema_decay=None)
+    assert trainer.run() is trainer.network
+    again = line_trainer(tmp_path, ema_decay=None)
+    assert again.resume()
+
+
+def test_checkpoints_are_written_on_the_way(tmp_path: Path) -> None:
+    trainer = line_trainer(tmp_path, max_steps=2, checkpoint_minutes=1e-9)
     trainer.run()
-    assert seen == [1, 2, 2]
+    assert [entry["step"] for entry in read_journal(tmp_path) if "saved" in entry] == [1, 2, 2]
+    assert (tmp_path / PREVIOUS).is_file()
 
 
-def test_a_loss_that_is_not_finite_names_the_cases(make: Setup, tmp_path: Path) -> None:
-    trainer = make(tmp_path)
-    with torch.no_grad():
-        trainer.network.head.bias.fill_(float("nan"))
-    batch = trainer.sampler.batch(3)
-    with pytest.raises(DataError, match=f"Loss is not finite at step 3; cases {', '.join(batch.ids)}"):
-        trainer.train_step(3, batch)
+def test_a_full_disk_on_the_way_does_not_stop_training_and_one_at_the_end_does(tmp_path: Path) -> None:
+    said: list[str] = []
+    trainer = line_trainer(tmp_path, said=said, checkpoint_minutes=1e-9)
+    with no_file_above(1000), pytest.raises(OutputError, match=r"last\.safetensors could not be written"):
+        trainer.run()
+    assert trainer.step == 10
+    assert any("Training goes on" in line for line in said)
+    trainer.save()
+    assert [entry["step"] for entry in read_journal(tmp_path)][-1] == 10
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoiled(make: Setup, tmp_path: Path) -> None:
-    trainer = make(tmp_path)
-    trainer.network.head.bias.register_hook(lambda gradient: gradient * float("inf"))
+def test_a_log_line_that_a_kill_cut_off_and_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    interrupted(tmp_path, 5, log_steps=1)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 6, "loss": 0.1}\n{"step": 7, "lo')
+    second = line_trainer(tmp_path, log_steps=1)
+    second.resume()
+    assert second.seconds > 0
+    second.run()
+    assert [entry["step"] for entry in read_journal(tmp_path) if "loss" in entry] == list(range(1, 11))
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(tmp_path: Path) -> None:
+    task = LineTask(spoil=lambda number, y: y * float("nan") if number == 3 else y)
+    with pytest.raises(DataError, match=r"Loss is not finite at step 3; cases p3\.0, p3\.1"):
+        line_trainer(tmp_path, task).run()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoiled(tmp_path: Path) -> None:
+    trainer = line_trainer(tmp_path)
+    trainer.network[0].bias.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(DataError, match="Gradient is not finite at step 0; cases "):
-        trainer.train_step(0, trainer.sampler.batch(0))
+        trainer.run()
     assert all(torch.isfinite(tensor).all() for tensor in trainer.network.state_dict().values())
 
 
-def test_half_precision_steps_are_finite(make: Setup, tmp_path: Path) -> None:
-    trainer = make(tmp_path, precision="bf16")
-    loss = trainer.train_step(0, trainer.sampler.batch(0))
-    assert 0.5 < loss < 5
-    assert all(tensor.dtype != torch.bfloat16 for tensor in trainer.network.state_dict().values())
+def test_an_error_in_a_worker_that_prepares_batches_keeps_its_words(tmp_path: Path) -> None:
+    def spoil(number: int, y: Tensor) -> Tensor:
+        raise DataError(f"No batch {number}.", advice="Ask for another.")
+
+    with pytest.raises(DataError, match=r"^No batch 0\. Ask for another\.$"):
+        line_trainer(tmp_path, LineTask(spoil=spoil), workers=1).run()
 
 
-def test_the_average_forgets_the_random_start(make: Setup, tmp_path: Path) -> None:
-    """After the first step 0.9 of the average is the new network; counters are copied."""
-    trainer = make(tmp_path)
+def test_the_average_forgets_the_random_start(tmp_path: Path) -> None:
+    """After the first step 0.9 of the average is the new network."""
+    trainer = line_trainer(tmp_path, max_steps=1)
     start = tensors_of(trainer.network)
-    trainer.train_step(0, trainer.sampler.batch(0))
-    now, average = tensors_of(trainer.network), tensors_of(trainer.average)
-    for name, tensor in average.items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(tensor, 0.1 * start[name] + 0.9 * now[name])
-        else:
-            assert torch.equal(tensor, now[name])
+    trainer.run()
+    now = tensors_of(trainer.network)
+    for name, tensor in tensors_of(trainer.average).items():
+        torch.testing.assert_close(tensor, 0.1 * start[name] + 0.9 * now[name])
 
 
-def test_patches_must_divide_into_the_networks_levels(make: Setup, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="patch_size: 16 x 18 x 16 does not divide by 4"):
-        make(tmp_path, patch_size=[16, 18, 16], network={"options": {"channels": [2, 4, 4]}})
+def test_half_precision_steps_are_finite_and_counted(tmp_path: Path) -> None:
+    trainer = line_trainer(tmp_path, precision="bf16")
+    trainer.run()
+    assert trainer.amp.report() == {
+        "precision": "bf16", "scale": 1.0, "good_steps": 10, "skipped_steps": 0, "half_share": 1.0
+    }  # fmt: skip
+    assert all(tensor.dtype == torch.float32 for tensor in trainer.network.state_dict().values())
 
 
-def test_the_head_has_a_channel_for_every_label(make: Setup, tmp_path: Path) -> None:
-    trainer = make(tmp_path, network={"options": TINY | {"out_channels": 99}})
-    assert trainer.network.head.out_channels == 4
+def test_groups_have_their_own_rate(tmp_path: Path) -> None:
+    class Slow(LineTask):
+        def groups(self, network: Any) -> list[dict[str, Any]]:
+            return [{"params": network[0].parameters(), "scale": 0.1}, {"params": network[3].parameters()}]
+
+    trainer = line_trainer(tmp_path, Slow(), optimiser="sgd", momentum=0)
+    trainer.run()
+    slow, fast = trainer.optimiser.param_groups
+    assert slow["lr"] == pytest.approx(0.1 * fast["lr"])
+
+
+def test_a_run_with_a_time_limit_ends_with_it_and_its_rate_is_nearly_nil(tmp_path: Path) -> None:
+    trainer = line_trainer(tmp_path, max_steps=10**6, max_minutes=0.5 / 60)
+    trainer.run()
+    assert 0.5 <= trainer.seconds < 5
+    assert trainer.optimiser.param_groups[0]["lr"] < 0.2 * trainer.config.learning_rate
 
 
 def test_the_learning_rate_warms_up_peaks_and_ends() -> None:
-    settings = config(max_steps=102, warmup_steps=2, learning_rate=0.1)
-    rates = [learning_rate(step, settings) for step in range(103)]
-    assert rates[:3] == [0.05, 0.1, 0.1]
-    assert rates[52] == pytest.approx(0.05)
-    assert all(a >= b for a, b in pairwise(rates[1:]))
-    assert rates[101] < 1e-4
-    assert rates[102] == learning_rate(10_000, settings) == 0
+    settings = loop(max_steps=102, warmup_steps=2)
+    factors = [rate_factor(step, share_done(step, 0, settings), settings) for step in range(103)]
+    assert factors[:3] == [0.5, 1, 1]
+    assert factors[52] == pytest.approx(0.5)
+    assert all(a >= b for a, b in pairwise(factors[1:]))
+    assert factors[101] < 1e-3
+    assert factors[102] == 0
 
 
-def test_without_warm_up_it_starts_at_its_peak() -> None:
-    assert learning_rate(0, config(warmup_steps=0, learning_rate=0.1)) == 0.1
-    assert learning_rate(1, config(warmup_steps=1, max_steps=1)) == config().learning_rate
+@pytest.mark.parametrize(("schedule", "half"), [("poly", 0.5**0.9), ("constant", 1.0), ("cosine", 0.5)])
+def test_schedules_at_half_time(schedule: str, half: float) -> None:
+    settings = loop(schedule=schedule, warmup_steps=0, max_steps=100)
+    assert rate_factor(50, 0.5, settings) == pytest.approx(half)
+    assert rate_factor(0, 0, settings) == 1
 
 
-def test_the_optimiser_gets_that_rate(make: Setup, tmp_path: Path) -> None:
-    trainer = make(tmp_path)
-    trainer.train_step(8, trainer.sampler.batch(8))
-    assert trainer.optimiser.param_groups[0]["lr"] == learning_rate(8, trainer.config)
+def test_time_counts_where_it_is_further_on_than_steps() -> None:
+    settings = loop(max_steps=100, max_minutes=1)
+    assert share_done(50, 15, settings) == 0.5
+    assert share_done(50, 45, settings) == 0.75
+    assert share_done(50, 1e9, settings) == 1
+    assert math.isclose(share_done(50, 1e9, loop(max_steps=100)), 0.5)

@@ -1,0 +1,91 @@
+"""Batches by number, prepared beside the network by worker processes, in order."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from medseg.errors import MedsegError, WorkerError
+from medseg.training.task import Task
+
+
+class _Numbered(Dataset[Any]):
+    def __init__(self, task: Task[Any], seed: int) -> None:
+        self.task, self.seed = task, seed
+
+    def __getitem__(self, number: int) -> Any:
+        seed_all(self.seed, number)
+        try:
+            return self.task.batch(number)
+        except MedsegError as error:
+            return error  # as a value: torch would put its traceback into the message
+
+
+def seed_all(seed: int, number: int) -> None:
+    """The same random numbers for `number`, whatever ran before: nothing needs to be remembered for a resumed run.
+
+    A task should draw from its own generator; this catches what a library draws from the global ones.
+    """
+    mixed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+class Feed:
+    """Iterates over the batches of `numbers`.
+
+    Args:
+        task: makes them.
+        numbers: which batches, in order.
+        seed: of the run.
+        workers: processes that prepare batches; 0 prepares each when it is asked for.
+
+    Attributes:
+        waited_s: how long the network has waited for batches so far.
+    """
+
+    def __init__(self, task: Task[Any], numbers: Sequence[int], seed: int, workers: int) -> None:
+        self.waited_s = 0.0
+        self._loader = DataLoader(
+            _Numbered(task, seed),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            prefetch_factor=3 if workers else None,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._loader)
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise _ended(error) from error
+            self.waited_s += time.perf_counter() - began
+            if isinstance(batch, MedsegError):
+                raise batch
+            yield batch
+
+
+def _ended(error: RuntimeError) -> WorkerError:
+    return WorkerError(
+        f"A process that prepares training batches ended by itself: {str(error).splitlines()[0]}",
+        advice="Too little memory, most likely: set loop.workers to 0, or close other programs.",
+    )

@@ -1,0 +1,141 @@
+"""Starts this module as several ranks: `python -m tests.training.ranks NAME FOLDER` under torchrun's variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg.training.distributed import Ranks, all_rows, all_sum, all_values, from_first, joined, largest
+from medseg.training.task import Loss
+from tests.training.toys import LineTask, Points, line_trainer
+
+
+def start(name: str, folder: Path, world: int = 2) -> list[subprocess.Popen[str]]:
+    """`world` processes that run the function `name` of this module as ranks of one run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.training.ranks", name, str(folder)],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+def outcome(name: str, folder: Path, world: int = 2) -> list[Any]:
+    """What the function returned on each rank (JSON)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for process in start(name, folder, world):
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world)]
+
+
+class Batched(LineTask):
+    """Dropout off, batch norm over all ranks, a mean over the points of all ranks; batches of `size` points each."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, dropout=0)
+
+    def build(self) -> nn.Module:
+        return _Net()
+
+    def batch(self, number: int) -> Points:
+        rows = [LineTask(1).batch(number * self.size + n) for n in range(self.size)]
+        return Points(torch.cat([row.x for row in rows]), torch.cat([row.y for row in rows]), ())
+
+    def loss(self, network: nn.Module, batch: Points) -> Loss:
+        error = (network(batch.x.double()) - batch.y.double()).square()
+        weight = (batch.x > 0.3).double()  # as partial labels: ranks bring different counts
+        return Loss(all_sum((error * weight).sum()) / all_sum(weight.sum() + 1e-3 * len(weight)))
+
+    def validate(self, network: nn.Module, step: int) -> dict[str, float]:
+        return {}
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(1, 6), nn.Linear(6, 1)
+        self.norm = nn.BatchNorm3d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.norm(self.first(x)[:, :, None, None, None])[:, :, 0, 0, 0]
+        out: torch.Tensor = self.last(hidden.tanh())
+        return out
+
+
+EXACT = {"precision": "fp64", "optimiser": "sgd", "max_steps": 20, "learning_rate": 0.05, "momentum": 0.9}
+
+
+def exact(ranks: Ranks, folder: Path) -> Any:
+    trainer = line_trainer(folder, Batched(8 // ranks.world), ranks=ranks, **EXACT)
+    trainer.run()
+    return {name: tensor.flatten().tolist() for name, tensor in trainer.network.state_dict().items()}
+
+
+def sums(ranks: Ranks, folder: Path) -> Any:
+    x = torch.tensor([[float(ranks.rank + 1)]], requires_grad=True)
+    rows = all_rows(x)
+    total = all_sum(x)
+    # Each rank's loss holds all ranks' values; averaged gradients are those of one such loss.
+    (rows.square().sum() + total.squeeze()).backward()
+    assert x.grad is not None
+    return {
+        "rows": rows.flatten().tolist(),
+        "sum": total.item(),
+        "gradient": x.grad.item() / ranks.world,
+        "largest": largest([float(ranks.rank), -float(ranks.rank)], ranks.device),
+        "values": all_values(ranks.rank),
+        "first": from_first(ranks.rank),
+    }
+
+
+def endless(ranks: Ranks, folder: Path) -> Any:
+    (folder / f"pid{ranks.rank}").write_text(str(os.getpid()))
+    line_trainer(folder, ranks=ranks, max_steps=10**7, log_steps=10**6, checkpoint_minutes=1e-3).run()
+
+
+def spoilt(ranks: Ranks, folder: Path) -> Any:
+    def spoil(number: int, y: torch.Tensor) -> torch.Tensor:
+        return y * float("nan") if number == 7 else y  # step 3 on rank 1
+
+    line_trainer(folder, LineTask(spoil=spoil), ranks=ranks).run()
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.05)
+
+
+def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(pid, how)
+
+
+def main() -> None:
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    with joined("cpu") as ranks:
+        result = globals()[name](ranks, folder)
+    (folder / f"rank{ranks.rank}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Ranks that train as one: exact sums, equal weights, no silence when one dies. Real processes over gloo."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from medseg.errors import ConfigError
+from medseg.training.checkpoint import LAST
+from medseg.training.distributed import Ranks, choose_device, joined, share_batch_norm
+from tests.training.ranks import exact, kill, outcome, start, sums, wait_until
+
+
+def test_two_ranks_equal_one_after_twenty_steps(tmp_path: Path) -> None:
+    alone = exact(Ranks(), tmp_path / "alone")
+    both = outcome("exact", tmp_path / "both")
+    assert both[0] == both[1]
+    for name, values in alone.items():
+        assert both[0][name] == pytest.approx(values, abs=1e-9), name
+
+
+def test_sums_keep_their_gradient(tmp_path: Path) -> None:
+    first, second = outcome("sums", tmp_path)
+    assert first["rows"] == second["rows"] == [1, 2]
+    assert first["sum"] == second["sum"] == 3
+    assert (first["gradient"], second["gradient"]) == (2 * 1 + 1, 2 * 2 + 1)
+    assert first["largest"] == [1, 0]
+    assert first["values"] == [0, 1]
+    assert (first["first"], second["first"]) == (0, 0)
+
+
+def test_alone_they_are_the_identity(tmp_path: Path) -> None:
+    found = sums(Ranks(), tmp_path)
+    assert found["rows"] == [1]
+    assert found["sum"] == 1
+    assert found["largest"] == [0, 0]
+    with joined("cpu") as ranks:
+        assert ranks.first
+        assert ranks.world == 1
+    network = torch.nn.BatchNorm3d(2)
+    assert type(share_batch_norm(network)) is torch.nn.BatchNorm3d
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_dies_or_hangs_ends_the_run_within_a_minute(tmp_path: Path, how: signal.Signals) -> None:
+    first, second = start("endless", tmp_path)
+    try:
+        wait_until((tmp_path / LAST).is_file)
+        kill(second.pid, how)
+        began = time.monotonic()
+        _, said = first.communicate(timeout=120)
+        assert time.monotonic() - began < 60
+        assert first.returncode not in (0, None)
+        assert "Rank 1 is gone or hangs: no sign of life" in said
+        assert "--resume" in said
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
+def test_the_first_rank_dies_and_the_other_says_so(tmp_path: Path) -> None:
+    first, second = start("endless", tmp_path)
+    try:
+        wait_until((tmp_path / LAST).is_file)
+        first.kill()
+        began = time.monotonic()
+        _, said = second.communicate(timeout=120)
+        assert time.monotonic() - began < 60
+        assert "keeps the ranks together (rank 0, or torchrun) is gone" in said
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.communicate()
+
+
+def test_an_error_on_one_rank_is_told_by_all(tmp_path: Path) -> None:
+    processes = start("spoilt", tmp_path)
+    said = [process.communicate(timeout=120)[1] for process in processes]
+    assert all("Loss is not finite at step 3; cases p7.0, p7.1" in text for text in said)
+    assert "WorkerError: Rank 1 ended at step 3" in said[0] or "Error: Rank 1 ended at step 3" in said[0]
+    assert all(process.returncode for process in processes)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="device: 'toaster' is not there"):
+        choose_device("toaster")
