@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class SliceNet(nn.Module):
 def mlp(*widths: int, dropout: float = 0.0) -> nn.Sequential:
     """Linear layers with GELU between them."""
     steps: list[Any] = []
-    for number, (width_in, width_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for number, (width_in, width_out) in enumerate(pairwise(widths)):
         if number:
             steps += [nn.GELU(), nn.Dropout(dropout)]
         steps.append(nn.Linear(width_in, width_out))

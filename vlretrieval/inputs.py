@@ -93,7 +93,7 @@ def _centred(channel: Array, body: Array) -> Array:
 def _middle(body: Array, axis: int) -> int:
     weight = body.sum(axis=tuple(other for other in range(3) if other != axis))
     total = float(weight.sum())
-    return int(round(float((weight * np.arange(len(weight))).sum()) / total)) if total else body.shape[axis] // 2
+    return round(float((weight * np.arange(len(weight))).sum()) / total) if total else body.shape[axis] // 2
 
 
 def slice_table(profile: Profile, organs: Sequence[str]) -> Array:

@@ -55,9 +55,7 @@ class VLModel(nn.Module):
     @classmethod
     def small(cls, organs: tuple[str, ...] = (), *, volume: bool = True, **text: Any) -> VLModel:
         """The model for CPUs: coarse volume, slices, organs and a small text encoder; 256 numbers a study."""
-        return cls(
-            StudyEncoder(organs, volume=volume), TextEncoder("scratch", **text), embed_dim=256, fused_dim=256
-        )
+        return cls(StudyEncoder(organs, volume=volume), TextEncoder("scratch", **text), embed_dim=256, fused_dim=256)
 
     @property
     def organs(self) -> tuple[str, ...]:

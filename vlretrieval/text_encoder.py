@@ -177,7 +177,9 @@ def _load(folder: Path) -> Any:
     with needs("transformers", "retrieval"):
         from transformers import AutoModel
     if not any(folder.glob("*.safetensors")):
-        raise ModelIntegrityError(f"{folder} holds no .safetensors; pickles are not opened.", advice=advice(folder.name))
+        raise ModelIntegrityError(
+            f"{folder} holds no .safetensors; pickles are not opened.", advice=advice(folder.name)
+        )
     try:
         return AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -74,7 +74,9 @@ def score_queries(
         raise DataError("Scores, answers and gains are tables of different shapes.")
     if not np.isfinite(scores[~ignore]).all():
         raise DataError("A score is not finite.", advice="Embeddings hold NaN or infinity: make them again.")
-    rows = [_query(s[~i], r[~i], g[~i], ks, ndcg_at) for s, r, g, i in zip(scores, relevant, gains, ignore, strict=True)]
+    rows = [
+        _query(s[~i], r[~i], g[~i], ks, ndcg_at) for s, r, g, i in zip(scores, relevant, gains, ignore, strict=True)
+    ]
     hits, first, precision, ndcg, chance, pool = zip(*rows, strict=True) if rows else ((),) * 6
     wide = (len(rows), len(ks))
     return QueryScores(

@@ -38,7 +38,9 @@ class Phrases:
 @cache
 def _grammar() -> tuple[dict[str, dict[str, Phrases]], dict[str, list[str]]]:
     raw = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-    kinds = {kind: {language: _phrases(entry) for language, entry in said.items()} for kind, said in raw["kinds"].items()}
+    kinds = {
+        kind: {language: _phrases(entry) for language, entry in said.items()} for kind, said in raw["kinds"].items()
+    }
     return kinds, raw["shared"]
 
 

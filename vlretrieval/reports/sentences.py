@@ -6,7 +6,9 @@ import re
 
 # A full stop ends a sentence before a blank or the end, not within 2.5 mm.
 _ENDS = re.compile(r"(?<=[.;!?])\s+|[。；！？\n•·“”\"]+|\.$")
-_DENIED = re.compile(r"\b(?:no|not|without|neither|nor|never|absent|denies|free of|negative for)\b|n't\b|未见|无|没有|未", re.I)
+_DENIED = re.compile(
+    r"\b(?:no|not|without|neither|nor|never|absent|denies|free of|negative for)\b|n't\b|未见|无|没有|未", re.I
+)
 # Words behind which a denial does not reach.
 _TURN = re.compile(r"\b(?:but|however|except|although|apart from)\b|但|然而", re.I)
 

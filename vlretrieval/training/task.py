@@ -12,8 +12,8 @@ from torch import nn
 
 from medseg.errors import DataError
 from medseg.training.task import Loss, Task
-from vlretrieval.facts.kinds import KINDS, Facts, read_facts
 from vlretrieval.facts.grammar import Language
+from vlretrieval.facts.kinds import KINDS, Facts, read_facts
 from vlretrieval.facts.texts import PLACE, Sentence, edit_fact, encode_facts, organ_of, pick_facts, write_sentences
 from vlretrieval.inputs import StudyInput, collate
 from vlretrieval.model import VLModel
@@ -62,7 +62,9 @@ class ContrastiveTask(Task[PairBatch]):
         DataError: no studies, or too few patients for a batch.
     """
 
-    def __init__(self, studies: Sequence[TrainingStudy], config: RetrievalConfig, judge: Validate | None = None) -> None:
+    def __init__(
+        self, studies: Sequence[TrainingStudy], config: RetrievalConfig, judge: Validate | None = None
+    ) -> None:
         if not studies:
             raise DataError("There are no studies to train on.", advice="Look at `splits` of the config.")
         self.studies, self.config, self.judge = list(studies), config, judge
