@@ -26,7 +26,7 @@ EXAMPLE = $(firstword $(wildcard medseg/examples/*ct.nii.gz) $(wildcard medseg/e
 # Each test worker computes on one core: two that each take both cores are slower than one.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --maxprocesses 4
 
-.PHONY: help setup run demo test test-slow lint fix lock browser clean distclean
+.PHONY: help setup run demo test test-slow poison fuzz lint fix lock browser clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,12 @@ test: lint ## Checks and the fast tests, with the coverage floor (at most ten mi
 
 test-slow: $(READY) browser ## The slow tests, the browser's and those on real CTs
 	$(PYTEST) -m '$(SLOW_MARKS)' --durations=10 $(PYTEST_ARGS)
+
+poison: $(READY) ## The table of docs/RELIABILITY.md: bad inputs, ours and the peers' readers (makes their environments; minutes)
+	$(PY) -m benchmarks.peers.table
+
+fuzz: $(READY) ## 14,000 mutated scans against independent readers (ten minutes)
+	PYTHONPATH=. $(PY) benchmarks/fuzz.py --examples 14000 --seed 101 --out benchmarks/results/fuzz.json
 
 lint: $(READY) ## Style, types and the import contracts
 	$(PY) -m ruff check .

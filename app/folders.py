@@ -6,15 +6,15 @@ so that a later server can tell what a dead one left behind from what a neighbou
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
 import shutil
-import stat
 import tempfile
 import time
 from pathlib import Path
+
+from medseg.runtime.scratch import hold, make_private, remove_abandoned
 
 KEEP_HOURS = 8.0
 _STUDY_ID = re.compile(r"[A-Za-z0-9_-]{22}")
@@ -32,17 +32,16 @@ class WorkFolders:
 
     def __init__(self, parent: Path | None = None) -> None:
         base = (parent or Path(tempfile.gettempdir())) / f"medseg-page-{os.getuid()}"
-        _make_private(base)
-        _remove_abandoned(base)
+        make_private(base)
+        remove_abandoned(base)
         self.root = base / secrets.token_urlsafe(8)
-        _make_private(self.root)
-        self._lock = os.open(self.root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        make_private(self.root)
+        self._lock = hold(self.root)
 
     def new(self) -> str:
         """Make an empty folder for a study; its id cannot be guessed."""
         study = secrets.token_urlsafe(16)
-        _make_private(self.root / study)
+        make_private(self.root / study)
         return study
 
     def path(self, study: str) -> Path | None:
@@ -73,33 +72,3 @@ class WorkFolders:
         if self.root.exists():
             shutil.rmtree(self.root, ignore_errors=True)
             os.close(self._lock)
-
-
-def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    # The temporary folder is everyone's: a link or folder planted there under our name is refused.
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to someone else.")
-    folder.chmod(0o700)
-
-
-def _remove_abandoned(base: Path) -> None:
-    for folder in base.iterdir():
-        if folder.is_dir() and _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    try:
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        # A neighbour may have made its folder and not yet its lock.
-        return folder.stat().st_mtime < time.time() - 60
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(handle)
-    return True

@@ -19,6 +19,7 @@ import numpy as np
 import medseg
 from app.folders import KEEP_HOURS, WorkFolders
 from app.pictures import find_middles
+from app.quotas import Quota
 from app.results import PICTURES, Result, read_result
 from app.text import say
 from medseg.errors import MedsegError
@@ -40,7 +41,8 @@ class Upload(Protocol):
 
     name: str
 
-    def seek(self, offset: int, /) -> int: ...
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+    def tell(self) -> int: ...
     def read(self, size: int = -1, /) -> bytes: ...
 
 
@@ -105,6 +107,7 @@ class Desk:
 
     def __init__(self, parent: Path | None = None) -> None:
         self.folders = WorkFolders(parent)
+        self.quota = Quota(self.folders.root)
         self.queue = JobQueue(work="app.services:segment_for_page")
         self._studies: dict[str, _Study] = {}
         self._closed = threading.Event()
@@ -114,9 +117,9 @@ class Desk:
         """Copy uploaded files into a new private folder, under names of our own; the study's id.
 
         Raises:
-            Refused: the disk is full.
+            Refused: the disk is full, or the server is busy.
         """
-        study = self.folders.new()
+        study = self._new_study(sum(map(_size, uploads)))
         folder = self.folders.root / study / "input"
         try:
             source = _store(uploads, folder)
@@ -127,6 +130,12 @@ class Desk:
         self._studies[study] = _Study(strip_ending(shown), source, shown)
         return study
 
+    def _new_study(self, bytes_more: int = 0) -> str:
+        waiting = sum(job.state == "queued" for job in self.queue.jobs())
+        if limit := self.quota.refusal(waiting, bytes_more):
+            raise Refused(Problem(say(f"problem.busy.{limit}"), say(f"problem.busy.{limit}.advice")))
+        return self.folders.new()
+
     def take_path(self, path: Path, title: str = "") -> str:
         """Begin a study with a scan that lies on the server already; it is read and left alone.
 
@@ -135,7 +144,7 @@ class Desk:
         """
         if not path.exists():
             raise _refused("path", path=path)
-        study = self.folders.new()
+        study = self._new_study()
         self._studies[study] = _Study(title or strip_ending(path.name), path, path.name)
         return study
 
@@ -244,6 +253,11 @@ def _store(uploads: Sequence[Upload], folder: Path) -> Path:
     for number, upload in enumerate(uploads):
         _copy(upload, folder / f"{number:05d}{_ending(upload.name)}")
     return folder
+
+
+def _size(upload: Upload) -> int:
+    upload.seek(0, 2)
+    return int(upload.tell())
 
 
 def _copy(upload: Upload, path: Path) -> Path:

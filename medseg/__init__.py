@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medseg.api import forecast as forecast
     from medseg.api import segment as segment
     from medseg.imaging import Finding as Finding
     from medseg.imaging import Geometry as Geometry
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "segment": "medseg.api",
+    "forecast": "medseg.api",
     "read_volume": "medseg.imaging",
     "Volume": "medseg.imaging",
     "Geometry": "medseg.imaging",

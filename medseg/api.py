@@ -10,7 +10,10 @@ import numpy as np
 from medseg.errors import GeometryError
 from medseg.imaging import Finding, Volume, read_volume
 from medseg.imaging.checks import check_finite
-from medseg.inference.segmenter import Raw, Segmenter, warm_segmenter
+from medseg.imaging.room import reading_room
+from medseg.inference.memory import Forecast
+from medseg.inference.segmenter import Raw, Segmenter
+from medseg.inference.warm import warm_segmenter
 from medseg.labels import LabelTable
 from medseg.models.store import ModelPackage
 from medseg.preprocess.restore import LabelMap
@@ -38,7 +41,7 @@ def segment(
         model: name of an installed model, or the folder of a package.
         series: number or UID of the series, where a folder holds several.
         progress: called with every step forward; raising `Cancelled` in it stops the job.
-        options: backend, precision and a limit of memory.
+        options: backend, precision, a limit of memory, a localiser.
 
     Returns:
         The mask on the scan's own grid, measured. Empty organs are rows with 0 ml and
@@ -52,20 +55,45 @@ def segment(
     """
     report, clock, options = progress or ignore, StageClock(), options or Options()
     reset_peak_memory()
+    if not isinstance(source, Volume):
+        reading_room().warm_up()  # it starts while the model is loaded
     with clock.stage("model"):
         report(Progress("model", 0.0, "Loading the model"))
         package, segmenter = warm_segmenter(model, options)
     with clock.stage("read"):
         report(Progress("read", 0.02, "Reading the scan"))
-        volume = _checked(source) if isinstance(source, Volume) else read_volume(source, series=series)
+        volume = _volume(source, series, options)
     raw = segmenter(volume, clock, report, options.max_memory_mb)
     with clock.stage("measure"):
         report(Progress("measure", 0.92, "Measuring"))
         measurements = measure(raw.label_map, volume, segmenter.labels)
     findings = (*volume.findings, *raw.findings, *_verdict(raw.label_map, segmenter.labels, raw.findings))
     report(Progress("done", 1.0, "Done"))
-    run = _run_report(volume, package, segmenter, clock) | _forecast(raw)
+    verdict = "segmented" if raw.label_map.labels.any() else "empty"
+    run = _run_report(volume, package, segmenter, clock) | _foretold(raw) | {"verdict": verdict}
+    run |= {"accepted": options.accept} if options.accept else {}
     return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run)
+
+
+def _volume(source: str | Path | Volume, series: str | int | None, options: Options) -> Volume:
+    if isinstance(source, Volume):
+        return _checked(source)
+    return read_volume(source, series=series, accept=options.accept or None)
+
+
+def forecast(volume: Volume, *, model: str = DEFAULT_MODEL, options: Options | None = None) -> Forecast | None:
+    """How long `segment` will take for a scan in memory, and how much memory; None for models without a network.
+
+    The first call for a model on a machine loads it and measures what a window costs: a few seconds.
+
+    Raises:
+        ModelError: the model is unknown, damaged or altered.
+        ConfigError: a backend or precision that does not exist here.
+        ResourceError: the scan does not fit into the allowed memory.
+    """
+    options = options or Options()
+    _, segmenter = warm_segmenter(model, options)
+    return segmenter.forecast(volume, options.max_memory_mb)
 
 
 def _checked(volume: Volume) -> Volume:
@@ -86,7 +114,7 @@ def _verdict(label_map: LabelMap, labels: LabelTable, said: tuple[Finding, ...])
     return (Finding("empty", f"Nothing was found: no {organs} in this scan."),)
 
 
-def _forecast(raw: Raw) -> dict[str, Any]:
+def _foretold(raw: Raw) -> dict[str, Any]:
     return {} if raw.forecast is None else {"forecast": raw.forecast.to_json()}
 
 
@@ -105,6 +133,7 @@ def _run_report(volume: Volume, package: ModelPackage, segmenter: Segmenter, clo
             "spacing_mm": [round(step, 6) for step in geometry.spacing_mm],
             "orientation": geometry.orientation,
         },
+        "intake": dict(volume.evidence),
         "seconds": dict(clock.seconds) | {"total": round(sum(clock.seconds.values()), 3)},
         "peak_memory_mb": peak_memory_mb(),
         "versions": versions(),

@@ -1,4 +1,4 @@
-"""The `medseg` command: segment, models, import, export, evaluate, train, benchmark. Thin: parse, call, exit code."""
+"""The `medseg` command: segment, models, export, deidentify, evaluate, train ... Thin: parse, call, exit code."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def segment(
     backend: Backend | None = None,
     precision: Precision = "auto",
     max_memory: str | None = None,
+    localiser: str | None = None,
+    accept: str | None = None,
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
 
@@ -49,11 +51,15 @@ def segment(
             per machine and model, and takes the fastest.
         precision: Of the network's arithmetic; `auto` takes what is fastest here.
         max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name.
+        localiser: A quick model that names some of the same organs: it looks where they are, and MODEL works only
+            there (a coarse model before a fine one of a long scan).
+        accept: A reason to go on with scans that are no CT or hold no Hounsfield units. It stands in the findings and
+            the run report. Damaged files and contradicting geometry stay refused.
     """
     from medseg.jobs.console import run_and_report
     from medseg.runtime.options import Options
 
-    options = Options.asked(backend, precision, max_memory)
+    options = Options.asked(backend, precision, max_memory, localiser, accept)
     return run_and_report(paths, out, model=model, series=series, force=force, workers=workers, options=options)
 
 
@@ -141,10 +147,11 @@ def export(
         model: Name of an installed model (see `medseg models`) or folder of a package.
         out: New folder for the package; NAME-VERSION-export here if not given.
         int8: Also quantise to 8 bits (a minute for a few scans, more for large models).
-        share: With --int8, tie the kernels of deep layers in groups of four by likeness: about a tenth of the size
-            of fp32 in place of a quarter, as fast, and up to 1.2 points of Dice lost.
+        share: With --int8, tie the kernels of deep layers in groups of four by likeness, and let the network learn
+            for two minutes from the one before: about a tenth of the size of fp32 in place of a quarter, as fast,
+            and up to 1.2 points of Dice lost.
         calibrate: Folder of CT scans as the model will see them, ten or more; every second one calibrates,
-            the others judge.
+            the others judge, at most twelve each.
         references: Folder of label maps (ID_label.nii.gz for ID_ct.nii.gz) of these scans: then the loss of Dice
             against them counts too.
     """
@@ -194,6 +201,21 @@ def evaluate(
     )
     Console().print(card.table())
     print(f"Scores: {out}")
+    return 0
+
+
+def deidentify(study: Positional[Path], /, out: Out) -> int:
+    """Write a de-identified copy of a DICOM folder (PS3.15 basic profile); pixels are left as they are.
+
+    Args:
+        study: DICOM folder.
+        out: Folder for the copies, which are numbered.
+    """
+    from medseg.imaging.deidentify import deidentify_folder
+
+    for finding in deidentify_folder(study, out):
+        print(f"Note: {finding}")
+    print(f"De-identified copy: {out}")
     return 0
 
 
@@ -274,6 +296,7 @@ def main(argv: list[str] | None = None) -> None:
                 "models": models,
                 "import": import_model,
                 "export": export,
+                "deidentify": deidentify,
                 "evaluate": evaluate,
                 "train": train,
                 "benchmark": benchmark,

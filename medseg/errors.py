@@ -28,6 +28,7 @@ The tree is part of the API; catch the branch that you can handle::
     ├── OutputError                 a result that could not be written and verified
     ├── ResourceError               more memory or disk wanted than there is
     ├── WorkerError                 the computing process ended by itself
+    │   └── StalledError            it made no progress any more
     └── Cancelled                   the user asked to stop
 """
 
@@ -111,15 +112,17 @@ class DuplicateSlicesError(GeometryError):
 
 
 class GantryTiltError(GeometryError):
-    default_advice = "Have the series reformatted without tilt."
+    default_advice = "Have the series reformatted without tilt on the scanner."
 
 
 class NotCTError(InputError):
-    default_advice = "Only CT is supported."
+    default_advice = "Only CT is supported; --accept REASON goes on all the same and puts the reason on record."
 
 
 class NotHUError(InputError):
-    default_advice = "Give the scan in Hounsfield units (air near -1000, water 0)."
+    default_advice = (
+        "Give the scan in Hounsfield units (air near -1000, water 0), or go on with --accept REASON, which is recorded."
+    )
 
 
 class NonFiniteError(InputError):
@@ -184,6 +187,10 @@ class ResourceError(MedsegError):
 class WorkerError(MedsegError):
     exit_code = 70
     default_advice = "This is a fault of the program or its libraries: please report it."
+
+
+class StalledError(WorkerError):
+    pass
 
 
 class Cancelled(MedsegError):  # noqa: N818 - the field's word for it is the user's word

@@ -44,6 +44,10 @@ class Settings:
     """Of the network's arithmetic: auto, fp32, bf16, fp16 or int8."""
     max_memory: str | None = None
     """What a process may take, e.g. 4GB."""
+    localiser: str | None = None
+    """A quick model that finds where the organs are, so that MODEL works only there."""
+    accept: str | None = None
+    """A reason to go on with scans that are no CT or hold no Hounsfield units; it is put on record."""
 
 
 def main() -> int:
@@ -63,7 +67,7 @@ def main() -> int:
             series=asked.series,
             force=asked.force,
             workers=asked.workers,
-            options=Options.asked(asked.backend, asked.precision, asked.max_memory),
+            options=Options.asked(asked.backend, asked.precision, asked.max_memory, asked.localiser, asked.accept),
         )
     except MedsegError as error:
         print(f"Error: {error}", file=sys.stderr)

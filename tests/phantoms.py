@@ -16,8 +16,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medseg.imaging.volume import Array, Geometry, Volume, reorient
 
@@ -74,6 +74,11 @@ def _millimetres(shape: tuple[int, int, int], affine: Array, origin_mm: Sequence
     index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"))
     place = np.tensordot(affine[:3, :3], index, 1) + affine[:3, 3][:, None, None, None]
     return place - np.array(origin_mm)[:, None, None, None]
+
+
+def phantom_at(mm: Array) -> Array:
+    """HU of the phantom at RAS places relative to its middle, (3, ...)."""
+    return _paint(mm)
 
 
 def _paint(mm: Array) -> Array:
@@ -228,6 +233,53 @@ def _place(dataset: FileDataset, volume: Volume, k: int) -> None:
     dataset.ImageOrientationPatient = [_decimal(v) for v in (*columns, *rows)]
     dataset.PixelSpacing = [_decimal(spacing[1]), _decimal(spacing[0])]
     dataset.SliceThickness = _decimal(spacing[2])
+
+
+def write_enhanced_ct(
+    path: Path,
+    volume: Volume,
+    *,
+    order: Sequence[int] | None = None,
+    slope: Callable[[int], float] = lambda k: 1.0,
+    series_uid: str | None = None,
+    study_uid: str | None = None,
+    phase: int = 1,
+) -> Path:
+    """Write `volume` as one Enhanced CT object; frame n shows slice `order[n]`, with a rescale of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    order = list(order if order is not None else range(volume.geometry.shape[2]))
+    dataset = _slice(volume, 0, 1.0, -1024.0)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid or generate_uid(), series_uid or generate_uid()
+    dataset.PatientID, dataset.Modality, dataset.NumberOfFrames = "PLANTED-ID-7", "CT", len(order)
+    one = {k: _slice(volume, k, slope(k), -1024.0) for k in order}
+    dataset.SharedFunctionalGroupsSequence = [Dataset()]
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared.PixelMeasuresSequence = [_item(one[0], "PixelSpacing", "SliceThickness")]
+    shared.PlaneOrientationSequence = [_item(one[0], "ImageOrientationPatient")]
+    dataset.PerFrameFunctionalGroupsSequence = [_frame_groups(one[k], phase) for k in order]
+    dataset.PixelData = b"".join(one[k].PixelData for k in order)
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"):
+        delattr(dataset, keyword)
+    del dataset.RescaleIntercept, dataset.RescaleType
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _item(source: Dataset, *keywords: str) -> Dataset:
+    item = Dataset()
+    for keyword in keywords:
+        setattr(item, keyword, source[keyword].value)
+    return item
+
+
+def _frame_groups(one: Dataset, phase: int) -> Dataset:
+    groups, content = Dataset(), Dataset()
+    content.FrameAcquisitionNumber = phase
+    groups.FrameContentSequence = [content]
+    groups.PlanePositionSequence = [_item(one, "ImagePositionPatient")]
+    groups.PixelValueTransformationSequence = [_item(one, "RescaleSlope", "RescaleIntercept", "RescaleType")]
+    return groups
 
 
 def _decimal(value: float) -> str:

@@ -70,7 +70,7 @@ def test_progress_runs_from_nothing_to_done(planted: Volume, model: str) -> None
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     stages = list(dict.fromkeys(event.stage for event in seen))
-    assert stages == ["model", "read", "prepare", "segment", "clean", "measure", "done"]
+    assert stages == ["model", "read", "forecast", "prepare", "segment", "clean", "measure", "done"]
     assert all(event.message for event in seen)
 
 

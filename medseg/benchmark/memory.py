@@ -20,7 +20,7 @@ from medseg.errors import ConfigError
 from medseg.imaging.nifti import write_label_map
 from medseg.imaging.volume import Array, Geometry
 from medseg.inference.backends.torch_backend import TorchPredictor
-from medseg.inference.memory import Forecast, fit, measure_tile, resident_mb
+from medseg.inference.memory import Forecast, Job, fit, measure_tiles, resident_mb
 from medseg.inference.streaming import Predict, columns, stream_logits
 from medseg.inference.windows import Windows
 from medseg.models.card import InputSpec
@@ -76,8 +76,8 @@ def benchmark_memory(
     predictor = _network(classes)
     geometry = Geometry(shape, np.eye(4))
     scan = _scan(shape)
-    cost = measure_tile(predictor, SPEC.patch_size)
-    plan = fit(geometry, SPEC, classes, cost, resident_mb(), max_memory_mb)
+    costs = measure_tiles(predictor, SPEC.patch_size)
+    plan = fit(Job(geometry, SPEC, classes), costs, resident_mb(), max_memory_mb)
     reset_peak_memory()
     began = time.perf_counter()
     labels = restore_blocks(_blocks(predictor, scan, plan, on_window), geometry, geometry).labels

@@ -19,6 +19,7 @@ from medseg.models.store import ModelPackage
 from medseg.preprocess.prepare import prepare
 
 TILES_PER_SCAN = 12
+ENOUGH_SCANS = 12  # to calibrate, and as many to judge: more take minutes each and change no verdict
 _MASK = re.compile(r"_(label|labels|mask|seg|segmentation)\.nii(\.gz)?$")
 
 
@@ -36,9 +37,17 @@ def find_scans(place: Path) -> list[Path]:
     return scans
 
 
-def split(scans: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Scans to calibrate with, and scans to judge by: every second each. One scan alone serves for both."""
-    return list(scans[::2]), list(scans[1::2] or scans)
+def split(scans: Sequence[Path], enough: int = ENOUGH_SCANS) -> tuple[list[Path], list[Path]]:
+    """Scans to calibrate with, and scans to judge by: every second each, at most `enough`, spread over all.
+
+    One scan alone serves for both.
+    """
+    return _spread(scans[::2], enough), _spread(scans[1::2] or scans, enough)
+
+
+def _spread(scans: Sequence[Path], count: int) -> list[Path]:
+    chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
+    return [scans[n] for n in chosen]
 
 
 def calibration_tiles(package: ModelPackage, scans: Sequence[Path], per_scan: int = TILES_PER_SCAN) -> Iterator[Tensor]:

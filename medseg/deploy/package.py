@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor, nn
+
 from medseg.deploy.calibration import calibration_tiles, find_scans, split
+from medseg.deploy.distil import STEPS, distil
 from medseg.deploy.onnx_export import export_onnx
 from medseg.deploy.parity import Gate, Judge
 from medseg.deploy.quantize import Quantization
@@ -52,6 +55,7 @@ class Request:
         calibrate: CT scans, half of which calibrate; the other half is judged by.
         references: contours of these scans.
         gate: what a variant may lose; None for the usual limits.
+        tune_steps: how long a network with tied kernels learns from the one before, on windows of the scans.
     """
 
     out: Path
@@ -60,6 +64,7 @@ class Request:
     calibrate: Path | None = None
     references: Path | None = None
     gate: Gate | None = None
+    tune_steps: int = STEPS
 
     @property
     def limits(self) -> Gate:
@@ -129,14 +134,10 @@ class _Workshop:
 
     def _int8(self) -> None:
         name = "int8 shared" if self.request.share else "int8"
-        network = load_network(self.source)
-        if self.request.share:
-            self.say("Tying kernels in groups of four ...")
-            network = ParameterSharing(network).model
+        tiles, path = list(calibration_tiles(self.source, self.calibrate)), self.request.out / ONNX_INT8
+        network = self._tied(tiles) if self.request.share else load_network(self.source)
         for keep_ends in (False, True):
             self.say(f"Quantising with {len(self.calibrate)} scans{', both ends in float' if keep_ends else ''} ...")
-            tiles = calibration_tiles(self.source, self.calibrate)
-            path = self.request.out / ONNX_INT8
             Quantization(network, keep_ends=keep_ends, card=self.source.card).export(path, tiles)
             self.say(f"Judging {name} by {len(self.judged)} scans ...")
             objections = self._judge(name, path, OpenVinoPredictor(path, patch_of(self.source), "int8"))
@@ -145,6 +146,20 @@ class _Workshop:
             self.say(f"Refused: {'; '.join(objections)}.")
         path.unlink()
         self.refused[name] = objections
+
+    def _tied(self, tiles: list[Tensor]) -> nn.Module:
+        """The network with shared kernels, which then learns from the one before."""
+        self.say("Tying kernels in groups of four ...")
+        before = load_network(self.source)
+        after = ParameterSharing(before).model
+        if self.request.tune_steps:
+            self.say(f"Fine-tuning on {len(tiles)} windows of these scans, {self.request.tune_steps} steps ...")
+            distil(after, before, tiles, self.request.tune_steps, on_step=self._tell)
+        return after
+
+    def _tell(self, step: int, loss: float) -> None:
+        if (step + 1) % 50 == 0:
+            self.say(f"  step {step + 1}: {loss:.4f} from the network before")
 
     def _judge(self, name: str, path: Path, variant: Predictor) -> list[str]:
         """Let the variant in, or say why not."""

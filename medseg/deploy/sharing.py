@@ -7,8 +7,8 @@ its scale. What stays as it was: transposed and 1x1x1 convolutions, small layers
 
 What is stored: `kernels` (float16), `scale` and `index` (8, 16 or 32 bits a kernel) in place of `weight`. With
 3x3x3 kernels and group_size 4 a tied layer takes 33 % of its float16 and 16 % of its float32 size. Nothing is saved in
-memory or time: `load_network` writes the kernels out. Ties cost Dice until the network is fine-tuned: train
-`sharing.model` as any network; only common kernels and scales move.
+memory or time: `load_network` writes the kernels out. Ties cost Dice until the network is fine-tuned: let it learn
+from the network before (`distil`), or train `sharing.model` as any network; only common kernels and scales move.
 
 Source: weight sharing by k-means, Han et al., Deep Compression (ICLR 2016); whole kernels, Son et al. (ECCV 2018).
 """

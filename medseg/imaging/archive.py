@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -21,7 +23,8 @@ from medseg.errors import (
     TruncatedFileError,
     UnsafeArchiveError,
 )
-from medseg.imaging.naming import printable, scan_name
+from medseg.imaging.acceptance import NOTHING, Acceptance
+from medseg.imaging.naming import printable, scan_name, stray_sibling
 from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
 from medseg.imaging.stream import CHUNK
 from medseg.imaging.volume import Volume
@@ -54,7 +57,7 @@ class Member:
     kind: str
 
 
-def read_zip(path: Path, *, series: str | None = None) -> Volume:
+def read_zip(path: Path, *, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
     """Read the CT in a zip of one DICOM folder, or of one NIfTI, NRRD or MHA file.
 
     Raises:
@@ -63,29 +66,30 @@ def read_zip(path: Path, *, series: str | None = None) -> Volume:
     """
     with unpacked(path) as members:
         if slices := [m for m in members if m.kind == "dicom"]:
-            return _read_slices(path, slices, series)
+            return _read_slices(path, slices, series, accept)
         if not members:
             raise NoScanError(path, "holds no scan.")
         if len(members) > 1:
             names = ", ".join(m.label for m in members[:4])
             raise NoScanError(path, f"holds {len(members)} volumes ({names}).", advice="Give one of them at a time.")
-        return _read_member(path, members[0])
+        return _read_member(path, members[0], accept)
 
 
-def _read_slices(path: Path, slices: list[Member], series: str | None) -> Volume:
+def _read_slices(path: Path, slices: list[Member], series: str | None, accept: Acceptance) -> Volume:
     from medseg.imaging.dicom import read_dicom_files
     from medseg.imaging.dicom_headers import DicomFile
 
-    return read_dicom_files(path, [DicomFile(m.path, m.label) for m in slices], series=series)
+    return read_dicom_files(path, [DicomFile(m.path, m.label) for m in slices], series=series, accept=accept)
 
 
-def _read_member(path: Path, member: Member) -> Volume:
+def _read_member(path: Path, member: Member, accept: Acceptance) -> Volume:
     from medseg.imaging.metaimage import read_metaimage
     from medseg.imaging.nifti import read_nifti
     from medseg.imaging.nrrd import read_nrrd
 
     try:
-        volume = {"nifti": read_nifti, "nrrd": read_nrrd, "mha": read_metaimage}[member.kind](member.path)
+        read = {"nifti": read_nifti, "nrrd": read_nrrd, "mha": read_metaimage}[member.kind]
+        volume = read(member.path, accept=accept)
     except InputError as error:
         raise type(error)(path, f"{member.label} {error.reason}", advice=error.advice) from error
     return replace(volume, name=scan_name(path))
@@ -102,6 +106,13 @@ def unpacked(path: Path) -> Iterator[list[Member]]:
             raise _bad_zip(path, error) from error
         except NotImplementedError as error:
             raise UnsafeArchiveError(path, "needs features of zip that are not supported.") from error
+        except (ValueError, OverflowError, struct.error) as error:
+            raise CorruptFileError(path, "the zip is damaged.") from error
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # zipfile seeks wherever a damaged directory sends it.
+            raise CorruptFileError(path, "the zip is damaged: its directory points outside.") from error
         yield members
 
 
@@ -117,14 +128,19 @@ def _unpack(path: Path, archive: zipfile.ZipFile, folder: Path) -> Iterator[Memb
     needed = sum(e.file_size for e in entries)
     if needed > shutil.disk_usage(folder).free:
         raise ResourceError(f"{path.name}: unpacking needs {needed >> 20} MB of temporary space, more than is free.")
-    total = 0
+    total, others, slices = 0, [], []
     for number, entry in enumerate(entries):
         if entry.is_dir() or _is_dropping(entry.filename):
             continue
         member, size = _unpack_one(path, archive, entry, folder / f"{number:06d}", MAX_TOTAL_BYTES - total)
         total += size
         if member is not None:
+            slices += [member.label] if member.kind == "dicom" else []
             yield member
+        else:
+            others.append(printable(entry.filename))
+    if stray := stray_sibling(others, slices):
+        raise CorruptFileError(path, f"{stray} is not DICOM inside.")
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:

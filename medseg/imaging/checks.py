@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.errors import NonFiniteError, NotHUError
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.volume import Array, Finding
 
 AIR_HU = -1024.0
@@ -68,12 +69,13 @@ def _histogram(hu: Array) -> _Histogram:
     return _Histogram(np.ascontiguousarray(hu[::step, ::step, ::step]), float(hu.min()), float(hu.max()))
 
 
-def check_hounsfield(path: Path, hu: Array) -> tuple[Finding, ...]:
+def check_hounsfield(path: Path, hu: Array, accept: Acceptance = NOTHING) -> tuple[Finding, ...]:
     """Refuse values that cannot be Hounsfield units; say what a reader should know of those that can.
 
     Args:
         path: the scan, for the text.
         hu: (i, j, k), finite, padding settled.
+        accept: the user's reason to go on with other values.
 
     Raises:
         NotHUError: constant, normalised, windowed, shifted, inverted, overflown, or another modality.
@@ -81,7 +83,7 @@ def check_hounsfield(path: Path, hu: Array) -> tuple[Finding, ...]:
     histogram = _histogram(hu)
     for refuse in (_flat, _overflown, _shifted, _no_negative_air, _no_tissue):
         if reason := refuse(histogram):
-            raise NotHUError(path, reason)
+            return accept.lift(NotHUError(path, reason))
     return _findings(histogram)
 
 

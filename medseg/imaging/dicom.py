@@ -3,90 +3,103 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medseg.errors import (
     CorruptFileError,
     DuplicateSlicesError,
+    InputError,
     NoScanError,
     NotCTError,
     NotVolumeError,
     TooLargeError,
     TruncatedFileError,
 )
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
-from medseg.imaging.dicom_geometry import Stack, grid_affine, stack_slices, tilt_findings
-from medseg.imaging.dicom_headers import DicomFile, SliceHeader, read_header
-from medseg.imaging.dicom_pixels import Slice, read_slice
+from medseg.imaging.dicom_geometry import Layout, Stack, claim_findings, corner_distances, lay_out, stack_slices
+from medseg.imaging.dicom_headers import DicomFile, SliceHeader, read_headers
+from medseg.imaging.dicom_pixels import UNCOMPRESSED, PixelFile
+from medseg.imaging.dicom_regrid import straighten, straightened_shape
 from medseg.imaging.dicom_series import Candidate, check_uniform, choose, series_findings
 from medseg.imaging.grid import check_affine, check_size, coarse_findings
-from medseg.imaging.naming import printable, scan_name
+from medseg.imaging.naming import printable, scan_name, stray_sibling
 from medseg.imaging.sniff import sniff
-from medseg.imaging.volume import Finding, Geometry, Volume
+from medseg.imaging.volume import NOT_PROVABLE, Array, Finding, Geometry, Volume
 
 MAX_FILES = 50_000
 
 
-def read_dicom_folder(folder: Path, *, series: str | None = None) -> Volume:
+def read_dicom_folder(folder: Path, *, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
     """Read the CT series in `folder` and the folders below it; other files are ignored.
 
     Raises:
         InputError: one of its branches, naming the folder and, where one is to blame, the file.
     """
-    return read_dicom_files(folder, list(_files(folder)), series=series)
+    return read_dicom_files(folder, list(_files(folder)), series=series, accept=accept)
 
 
-def read_dicom_file(path: Path, *, series: str | None = None) -> Volume:
+def read_dicom_file(path: Path, *, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
     """Read the series to which one file belongs, from the folder in which it lies."""
     with _quiet():
-        own = read_header(path, DicomFile(path, path.name))
-    if own is None:
-        raise NoScanError(path, "is a DICOM directory, not an image.")
-    if not own.is_ct:
-        raise NotCTError(path, f"is no CT image (modality {own.modality or 'unknown'}).")
-    if own.is_multiframe:
-        check_uniform(path, Candidate((own,)))
-    siblings = [f for f in _files(path.parent, nested=False) if f.path.name != path.name]
-    with _quiet():
-        headers = [own, *(h for h in _headers(path, siblings) if h.series == own.series)]
-    if len(headers) == 1:
+        own = read_headers(path, DicomFile(path, path.name))
+        if not own:
+            raise NoScanError(path, "is a DICOM directory, not an image.")
+        siblings = [f for f in _files(path.parent, nested=False) if f.path.name != path.name]
+        headers = [*own, *(h for h in _headers(path, siblings) if h.series == own[0].series)]
+    if not own[0].is_ct:
+        accept.lift(NotCTError(path, f"is no CT image (modality {own[0].modality or 'unknown'})."))
+    if len(headers) == 1 and headers[0].frames == 1:
         advice = "Give the folder with the whole series."
         raise NotVolumeError(path, "is a single slice, and no other slice of its series lies beside it.", advice=advice)
-    volume = _read(path, headers, series)
+    volume = _read(path, headers, series, accept)
     return replace(volume, name=scan_name(path))
 
 
-def read_dicom_files(source: Path, files: Sequence[DicomFile], *, series: str | None = None) -> Volume:
+def read_dicom_files(
+    source: Path, files: Sequence[DicomFile], *, series: str | None = None, accept: Acceptance = NOTHING
+) -> Volume:
     """Read the CT series among `files`, which came from `source`."""
-    if not files:
-        raise NoScanError(source, "holds no DICOM images.")
     with _quiet():
         headers = _headers(source, files)
     if not headers:
         raise NoScanError(source, "holds no DICOM images.")
-    return _read(source, headers, series)
+    return _read(source, headers, series, accept)
 
 
 def _files(folder: Path, *, nested: bool = True) -> Iterator[DicomFile]:
     """DICOM files below `folder`, in the order of their names."""
+    slices: list[str] = []
+    others: list[str] = []
     for number, path in enumerate(_walk(folder, nested)):
         if number >= MAX_FILES:
             raise TooLargeError(folder, f"holds more than {MAX_FILES:,} files.", advice="Give the folder of one study.")
         label = printable(str(path.relative_to(folder)))
-        claims = path.suffix.lower() == ".dcm"
-        if claims and path.stat().st_size == 0:
-            raise TruncatedFileError(folder, f"{label} is empty.")
         if sniff(path) == "dicom":
+            slices.append(label)
             yield DicomFile(path, label)
-        elif claims:
-            raise CorruptFileError(folder, f"{label} is not DICOM inside.")
+        elif path.suffix.lower() == ".dcm":
+            raise _no_slice(folder, label, path)
+        else:
+            others.append(label)
+    if stray := stray_sibling(others, slices):
+        raise _no_slice(folder, stray, folder / stray)
+
+
+def _no_slice(folder: Path, label: str, path: Path) -> InputError:
+    if path.exists() and path.stat().st_size == 0:
+        return TruncatedFileError(folder, f"{label} is empty.")
+    return CorruptFileError(folder, f"{label} is not DICOM inside.")
 
 
 def _walk(folder: Path, nested: bool) -> Iterator[Path]:
@@ -110,8 +123,7 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 
 def _headers(source: Path, files: Sequence[DicomFile]) -> list[SliceHeader]:
-    found = (read_header(source, file) for file in files)
-    return [header for header in found if header is not None]
+    return [header for file in files for header in read_headers(source, file)]
 
 
 def _quiet() -> warnings.catch_warnings[None]:
@@ -119,59 +131,129 @@ def _quiet() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore")
 
 
-def _read(source: Path, headers: Sequence[SliceHeader], series: str | None) -> Volume:
-    candidate = choose(source, headers, series)
+def _read(source: Path, headers: Sequence[SliceHeader], series: str | None, accept: Acceptance) -> Volume:
+    candidate = choose(source, headers, series, accept)
     check_uniform(source, candidate)
     stack = stack_slices(source, candidate.slices)
     chosen = [place[0] for place in stack.places]
-    check_size(source, len(chosen) * chosen[0].rows * chosen[0].columns)
-    affine = grid_affine(source, chosen)
-    check_affine(source, affine)
+    layout = lay_out(source, chosen)
+    shape = (chosen[0].columns, chosen[0].rows, len(chosen))
+    check_size(source, max(math.prod(shape), math.prod(straightened_shape(shape, layout))))
+    check_affine(source, layout.affine)
     with _quiet():
-        hu, slices, findings = _pixels(source, stack)
+        pixels = _pixels(source, stack, bool(accept))
+    hu, affine = pixels.hu, layout.affine
     check_finite(source, hu)
     settle_padding(hu)
-    findings += series_findings(candidate) + tilt_findings(chosen) + _slice_findings(slices)
-    findings += check_hounsfield(source, hu) + coarse_findings(affine)
+    findings = candidate.accepted + pixels.findings() + series_findings(candidate)
+    findings += claim_findings(chosen, layout, len(candidate.slices) + len(candidate.set_aside))
+    if not layout.is_grid:
+        hu, affine, done = straighten(hu, layout)
+        findings += done
+    findings += check_hounsfield(source, hu, accept) + coarse_findings(affine)
+    evidence = _evidence(headers, candidate, chosen, layout, pixels)
     geometry = Geometry(hu.shape, affine)
-    return Volume(hu, geometry, scan_name(source), findings, _digest(slices), "dicom", candidate.uid)
+    digest = _digest(pixels.digests)
+    return Volume(hu, geometry, scan_name(source), findings, digest, "dicom", candidate.uid, evidence)
 
 
-def _pixels(source: Path, stack: Stack) -> tuple[np.ndarray, list[Slice], tuple[Finding, ...]]:
+@dataclass
+class _Pixels:
+    """The decoded slices of a stack, and what was seen on the way."""
+
+    hu: Array
+    digests: list[str] = field(default_factory=list)
+    lossy: set[str] = field(default_factory=set)
+    compressions: set[str] = field(default_factory=set)
+    longer: int = 0
+    copies: int = 0
+
+    def take(self, file: PixelFile) -> None:
+        self.digests.append(file.sha256)
+        self.compressions.add(file.compression)
+        self.longer += file.extra > 0
+        if file.lossy:
+            self.lossy.add(file.lossy)
+
+    def findings(self) -> tuple[Finding, ...]:
+        found = []
+        if self.copies:
+            text = f"{self.copies} slice(s) were there twice with the same pixels; the copies were left out."
+            found.append(Finding("duplicate_slices", text))
+        if self.lossy:
+            how = ", ".join(sorted(self.lossy))
+            text = f"The pixels were compressed with loss ({how}): fine detail and HU are approximate."
+            found.append(Finding("lossy", text))
+        if self.longer:
+            text = f"{self.longer} slice file(s) hold more bytes than their pixels need."
+            found.append(Finding("trailing_bytes", text))
+        return tuple(found)
+
+
+def _pixels(source: Path, stack: Stack, any_values: bool) -> _Pixels:
     first = stack.places[0][0]
-    hu = np.empty((first.columns, first.rows, len(stack.places)), np.float32, order="F")
-    slices, dropped = [], 0
+    pixels = _Pixels(np.empty((first.columns, first.rows, len(stack.places)), np.float32, order="F"))
+    for file, wanted in _by_file([place[0] for place in stack.places]):
+        opened = PixelFile.open(source, file)
+        pixels.take(opened)
+        for (k, _), hu in zip(wanted, opened.slices([header for _, header in wanted], any_values), strict=True):
+            pixels.hu[:, :, k] = hu
     for k, place in enumerate(stack.places):
-        decoded = read_slice(source, place[0].file)
-        hu[:, :, k] = decoded.hu
-        slices.append(replace(decoded, hu=hu[:, :, k]))
         for other in place[1:]:
-            _check_same(source, hu[:, :, k], place[0], other)
-            dropped += 1
-    return hu, slices, _dropped(dropped)
+            _check_same(source, pixels.hu[:, :, k], place[0], other, any_values)
+            pixels.copies += 1
+    return pixels
 
 
-def _check_same(source: Path, kept: np.ndarray, first: SliceHeader, other: SliceHeader) -> None:
-    if not np.array_equal(read_slice(source, other.file).hu, kept):
-        text = f"{first.file.label} and {other.file.label} lie at one place and show different pictures."
+def _by_file(headers: Sequence[SliceHeader]) -> Iterator[tuple[DicomFile, list[tuple[int, SliceHeader]]]]:
+    """The slices of each file, with their numbers: a multi-frame file is opened once."""
+    homes: dict[Path, list[tuple[int, SliceHeader]]] = {}
+    for k, header in enumerate(headers):
+        homes.setdefault(header.file.path, []).append((k, header))
+    for wanted in homes.values():
+        yield wanted[0][1].file, wanted
+
+
+def _check_same(source: Path, kept: Array, first: SliceHeader, other: SliceHeader, any_values: bool) -> None:
+    (hu,) = PixelFile.open(source, other.file).slices([other], any_values)
+    if not np.array_equal(hu, kept):
+        text = f"{first.label} and {other.label} lie at one place and show different pictures."
         raise DuplicateSlicesError(source, text)
 
 
-def _dropped(count: int) -> tuple[Finding, ...]:
-    text = f"{count} slice(s) were there twice with the same pixels; the copies were left out."
-    return (Finding("duplicate_slices", text),) if count else ()
+def _evidence(
+    headers: Sequence[SliceHeader],
+    candidate: Candidate,
+    chosen: Sequence[SliceHeader],
+    layout: Layout,
+    pixels: _Pixels,
+) -> dict[str, Any]:
+    """What stands behind the volume, for the run report."""
+    aside = Counter(h.modality or "unknown" for h in headers if h.series != candidate.uid)
+    aside.update({"localizers": len(candidate.set_aside)} if candidate.set_aside else {})
+    return {
+        "readers": ["pydicom", "medseg"],
+        "agreement": "image size, place, direction, spacing and rescale of every slice"
+        + (", every stored number" if pixels.compressions <= UNCOMPRESSED else ""),
+        "slices": len(chosen),
+        "files": len(pixels.digests),
+        "instance_numbers": _numbers(chosen),
+        "order": "by place along the normal",
+        "step_mm": round(float(np.linalg.norm(layout.affine[:3, 2])), 6),
+        "largest_corner_error_mm": round(float(corner_distances(chosen, layout).max()), 6),
+        "transfer_syntax": sorted(pixels.compressions),
+        "set_aside": dict(sorted(aside.items()))
+        | ({"localizers": len(candidate.set_aside)} if candidate.set_aside else {}),
+        "not_provable": NOT_PROVABLE,
+    }
 
 
-def _slice_findings(slices: Sequence[Slice]) -> tuple[Finding, ...]:
-    found = []
-    if lossy := sorted({s.lossy for s in slices if s.lossy}):
-        text = f"The pixels were compressed with loss ({', '.join(lossy)}): fine detail and HU are approximate."
-        found.append(Finding("lossy", text))
-    if count := sum(s.extra > 0 for s in slices):
-        found.append(Finding("trailing_bytes", f"{count} slice file(s) hold more bytes than their pixels need."))
-    return tuple(found)
+def _numbers(slices: Sequence[SliceHeader]) -> list[int]:
+    """The lowest and highest instance number: what a person compares with the PACS where end slices are in doubt."""
+    known = [s.claims.instance for s in slices if s.claims.instance is not None]
+    return [min(known), max(known)] if known else []
 
 
-def _digest(slices: Sequence[Slice]) -> str:
+def _digest(digests: Sequence[str]) -> str:
     """Of the slices' digests in sorted order, so that file names do not matter."""
-    return hashlib.sha256("".join(sorted(s.sha256 for s in slices)).encode()).hexdigest()
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()

@@ -18,6 +18,11 @@ STEP_TOLERANCE_MM = 0.05
 STEP_TOLERANCE = 0.02
 MAX_TILT_DEG = 0.05
 MAX_DRIFT_MM = 0.1
+MAX_STRAIGHTENED_DEG = 45.0
+TILT_AGREES_DEG = 1.0
+MIN_BLOCK_STEPS = 3
+MAX_UNEVEN_STEP_MM = 10.0
+LOCATION_TOLERANCE_MM = 0.5
 _TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -37,7 +42,7 @@ def stack_slices(source: Path, slices: Sequence[SliceHeader]) -> Stack:
         DuplicateSlicesError: slices at different places share one identity.
     """
     normal = _normal(slices[0])
-    ordered = sorted(slices, key=lambda h: (_along(h, normal), h.file.label))
+    ordered = sorted(slices, key=lambda h: (_along(h, normal), h.file.label, h.frame))
     places: list[list[SliceHeader]] = []
     for header in ordered:
         if places and _along(header, normal) - _along(places[-1][0], normal) < SAME_PLACE_MM:
@@ -61,33 +66,79 @@ def _along(header: SliceHeader, normal: Array) -> float:
 
 
 def _check_identity(source: Path, places: Sequence[Sequence[SliceHeader]]) -> None:
-    owner: dict[str, int] = {}
+    owner: dict[tuple[str, int], int] = {}
     for k, place in enumerate(places):
         for header in place:
-            if header.sop_uid and owner.setdefault(header.sop_uid, k) != k:
-                text = f"{header.file.label} has the same SOP Instance UID as another slice at a different place."
+            if header.sop_uid and owner.setdefault((header.sop_uid, header.frame), k) != k:
+                text = f"{header.label} has the same SOP Instance UID as another slice at a different place."
                 raise DuplicateSlicesError(source, text)
 
 
-def grid_affine(source: Path, slices: Sequence[SliceHeader]) -> Array:
-    """The affine (column, row, slice) -> RAS mm of ordered slices, one at each place.
+@dataclass(frozen=True)
+class Layout:
+    """How ordered slices lie, one at each place.
 
-    It is built from the first slice and the mean step, and every slice has to lie where it says.
+    Attributes:
+        affine: (column, row, slice) -> RAS mm of a straight, even grid that begins with the first slice.
+        drift_mm: (slices, 2) how far each lies beside the normal through the first, along its rows and its columns;
+            None where they lie straight.
+        along_mm: place of each along the normal, from 0; None where they are evenly spaced.
+        tilt_deg: angle of the drift; 0 where they lie straight.
+    """
+
+    affine: Array
+    drift_mm: Array | None = None
+    along_mm: Array | None = None
+    tilt_deg: float = 0.0
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the slices form the grid as they are."""
+        return self.drift_mm is None and self.along_mm is None
+
+
+def lay_out(source: Path, slices: Sequence[SliceHeader]) -> Layout:
+    """Order, gaps, tilt and spacing of ordered slices, one at each place.
 
     Raises:
-        MissingSlicesError, GantryTiltError, GeometryError: the places do not form a grid.
+        MissingSlicesError, GantryTiltError, GeometryError: the places form no grid, and none can be made of them
+            without inventing anatomy.
     """
     positions = np.array([s.position for s in slices], dtype=np.float64)
     normal = _normal(slices[0])
-    _check_tilt(source, positions, normal)
-    step = _check_steps(source, positions @ normal)
+    along = positions @ normal
+    drift, tilt = _drift(source, slices, positions - positions[0], along - along[0])
+    step, levels = _steps(source, slices, along)
     affine = _affine(slices[0], positions, normal * step)
-    predicted = affine[:3, 2] * np.arange(len(slices))[:, None] + affine[:3, 3]
-    off = np.linalg.norm(predicted - positions * _TO_RAS, axis=1)
-    if off.max() > max(2 * STEP_TOLERANCE_MM, STEP_TOLERANCE * step, MAX_DRIFT_MM):
-        worst = slices[int(off.argmax())].file.label
+    layout = Layout(affine, drift, levels, tilt)
+    _check_corners(source, slices, layout, step)
+    return layout
+
+
+def _check_corners(source: Path, slices: Sequence[SliceHeader], layout: Layout, step: float) -> None:
+    """The corners of every picture, from its own header, have to lie where the layout puts them."""
+    limit = max(2 * STEP_TOLERANCE_MM, STEP_TOLERANCE * step, MAX_DRIFT_MM)
+    off = corner_distances(slices, layout)
+    if off.max() > limit:
+        worst = slices[int(off.argmax())].label
         raise GeometryError(source, f"{worst} lies {off.max():.2f} mm off the line of the other slices.")
-    return affine
+
+
+def corner_distances(slices: Sequence[SliceHeader], layout: Layout) -> Array:
+    """For each slice the largest distance in mm between a corner by its own header and by the layout."""
+    last = np.array([(i, j) for i in (0, slices[0].columns - 1) for j in (0, slices[0].rows - 1)], dtype=np.float64)
+    across, down = layout.affine[:3, 0], layout.affine[:3, 1]
+    normal = layout.affine[:3, 2] / np.linalg.norm(layout.affine[:3, 2])
+    far = []
+    for k, header in enumerate(slices):
+        own = _affine(header, np.array([header.position]), np.zeros(3))
+        theirs = last @ own[:3, :2].T + own[:3, 3]
+        centre = layout.affine[:3, 3]
+        centre = centre + (layout.affine[:3, 2] * k if layout.along_mm is None else normal * layout.along_mm[k])
+        if layout.drift_mm is not None:
+            centre = centre + layout.drift_mm[k] @ [across / np.linalg.norm(across), down / np.linalg.norm(down)]
+        far.append(np.linalg.norm(last @ np.stack([across, down]) + centre - theirs, axis=1).max())
+    return np.array(far)
 
 
 def _affine(first: SliceHeader, positions: Array, step: Array) -> Array:
@@ -101,23 +152,66 @@ def _affine(first: SliceHeader, positions: Array, step: Array) -> Array:
     return affine
 
 
-def _check_tilt(source: Path, positions: Array, normal: Array) -> None:
-    travel = positions[-1] - positions[0]
-    drift = float(np.linalg.norm(travel - normal * (travel @ normal)))
-    angle = math.degrees(math.atan2(drift, abs(float(travel @ normal))))
-    if drift > MAX_DRIFT_MM and angle > MAX_TILT_DEG:
-        raise GantryTiltError(source, f"the slices are sheared by {angle:.1f} degrees (gantry tilt).")
+def _drift(source: Path, slices: Sequence[SliceHeader], travel: Array, along: Array) -> tuple[Array | None, float]:
+    """The slices' shift beside their normal where it is that of a tilted gantry; None where there is none.
+
+    Raises:
+        GantryTiltError: a shift that no gantry makes, or another angle than the header names.
+    """
+    drift = travel @ np.array(slices[0].orientation).reshape(2, 3).T
+    last = float(np.linalg.norm(drift[-1]))
+    angle = math.degrees(math.atan2(last, abs(float(along[-1]))))
+    if np.linalg.norm(drift, axis=1).max() <= MAX_DRIFT_MM or angle <= MAX_TILT_DEG:
+        return None, 0.0
+    sheared = f"the slices are sheared by {angle:.1f} degrees (gantry tilt)"
+    line = np.outer(along / along[-1], drift[-1])
+    if np.abs(drift - line).max() > MAX_DRIFT_MM or np.abs(drift[-1]).min() > max(MAX_DRIFT_MM, 0.02 * last):
+        raise GantryTiltError(source, f"{sheared}, but not along one axis, as a gantry would.")
+    if angle > MAX_STRAIGHTENED_DEG:
+        raise GantryTiltError(source, f"{sheared}; up to {MAX_STRAIGHTENED_DEG:g} degrees can be straightened.")
+    named = max(abs(s.claims.tilt_deg) for s in slices)
+    if named and abs(named - angle) > TILT_AGREES_DEG:
+        raise GantryTiltError(source, f"{sheared}; their header names {named:g} degrees.")
+    return drift, angle
 
 
-def _check_steps(source: Path, along: Array) -> float:
-    """The common step in mm."""
+def _steps(source: Path, slices: Sequence[SliceHeader], along: Array) -> tuple[float, Array | None]:
+    """The common step in mm; with uneven spacing the smallest step, and every slice's place."""
     steps = np.diff(along)
     base = float(np.sort(steps)[(len(steps) - 1) // 2])
     tolerance = max(STEP_TOLERANCE_MM, STEP_TOLERANCE * base)
     odd = np.flatnonzero(np.abs(steps - base) > tolerance)
-    if len(odd):
+    if not len(odd):
+        return float(along[-1] - along[0]) / len(steps), None
+    if not _is_stepwise(slices, steps):
         raise _odd_steps(source, along, steps, base, odd, tolerance)
-    return float(along[-1] - along[0]) / len(steps)
+    places = along - along[0]
+    return float(places[-1] / round(places[-1] / steps.min())), places
+
+
+def _is_stepwise(slices: Sequence[SliceHeader], steps: Array) -> bool:
+    """Whether the spacing changes on purpose: in blocks, none of them wide, and no slice is missing between.
+
+    That none is missing has to be shown: by instance numbers without a hole, or by slices as thick as their distance.
+    """
+    jumps = np.flatnonzero(np.abs(np.diff(steps)) > np.maximum(STEP_TOLERANCE_MM, STEP_TOLERANCE * steps[1:]))
+    blocks = np.split(steps, jumps + 1)
+    if min(len(block) for block in blocks) < MIN_BLOCK_STEPS or steps.max() > MAX_UNEVEN_STEP_MM:
+        return False
+    return _counts_on(slices) or _is_covered(slices, steps)
+
+
+def _counts_on(slices: Sequence[SliceHeader]) -> bool:
+    found = [s.claims.instance for s in slices]
+    if any(number is None for number in found):
+        return False
+    moves = set(np.diff(np.array(found, dtype=np.int64)).tolist())
+    return moves in ({1}, {-1})
+
+
+def _is_covered(slices: Sequence[SliceHeader], steps: Array) -> bool:
+    thick = np.array([s.claims.thickness_mm or 0.0 for s in slices])
+    return bool((np.maximum(thick[1:], thick[:-1]) >= 0.95 * steps).all())
 
 
 def _odd_steps(source: Path, along: Array, steps: Array, base: float, odd: Array, tolerance: float) -> GeometryError:
@@ -133,11 +227,47 @@ def _odd_steps(source: Path, along: Array, steps: Array, base: float, odd: Array
     return MissingSlicesError(source, f"{missing} slice(s) are missing {where}{more}.")
 
 
-def tilt_findings(slices: Sequence[SliceHeader]) -> tuple[Finding, ...]:
-    """A word where the header names a tilt that the places do not show."""
-    tilt = max(abs(s.tilt_deg) for s in slices)
-    normal = _normal(slices[0])
-    if tilt < 0.5 or abs(normal).max() < 0.9999:
-        return ()
+def claim_findings(slices: Sequence[SliceHeader], layout: Layout, count: int) -> tuple[Finding, ...]:
+    """Words on what the headers say and the places contradict, or cannot prove.
+
+    Args:
+        slices: ordered, one at each place.
+        layout: where they lie.
+        count: images of the series that were found, those set aside included.
+    """
+    claims = (_named_tilt(slices, layout), _named_places(slices), _named_count(slices, count))
+    return tuple(Finding(code, text) for code, text in claims if text)
+
+
+def _named_tilt(slices: Sequence[SliceHeader], layout: Layout) -> tuple[str, str]:
+    tilt = max(abs(s.claims.tilt_deg) for s in slices)
+    if tilt < 0.5 or layout.tilt_deg or abs(_normal(slices[0])).max() < 0.9999:
+        return "gantry_tilt", ""
     text = f"The header names a gantry tilt of {tilt:g} degrees, but the slices lie straight: check the geometry."
-    return (Finding("gantry_tilt", text),)
+    return "gantry_tilt", text
+
+
+def _named_places(slices: Sequence[SliceHeader]) -> tuple[str, str]:
+    """SliceLocation counts along the table: its steps are those of the places, or of their projection."""
+    given = [s.claims.location_mm for s in slices]
+    if any(place is None for place in given):
+        return "contradicting_header", ""
+    located = np.abs(np.diff(np.array(given, dtype=np.float64)))
+    positions = np.array([s.position for s in slices], dtype=np.float64)
+    real = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    projected = np.abs(np.diff(positions @ _normal(slices[0])))
+    off = np.minimum(np.abs(located - real), np.abs(located - projected)).max()
+    if off <= max(LOCATION_TOLERANCE_MM, 2 * STEP_TOLERANCE * float(real.max())):
+        return "contradicting_header", ""
+    text = f"SliceLocation and ImagePositionPatient put slices up to {off:.1f} mm apart: check the geometry."
+    return "contradicting_header", text
+
+
+def _named_count(slices: Sequence[SliceHeader], count: int) -> tuple[str, str]:
+    named = max(s.claims.images or 0 for s in slices)
+    # An acquisition that was reconstructed twice counts the images of both series.
+    if named > count and named % count:
+        text = f"The header speaks of {named} images, {count} are here: slices at the ends may be missing."
+        return "slices_missing_at_end", text
+    # Where the numbering of instances starts proves nothing: scanners count on through the series of a study.
+    return "slices_missing_at_end", ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from medseg.errors import CorruptFileError, GeometryError, NotCTError, NotVolumeError, SeriesChoiceError
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.dicom_headers import SliceHeader
 from medseg.imaging.volume import Finding
 
@@ -20,10 +21,11 @@ UID_TAIL = 10
 
 @dataclass(frozen=True)
 class Candidate:
-    """The slices of one possible volume."""
+    """The slices of one possible volume, and a word where the user has accepted another kind than CT."""
 
     slices: tuple[SliceHeader, ...]
     set_aside: tuple[SliceHeader, ...] = ()
+    accepted: tuple[Finding, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -31,15 +33,13 @@ class Candidate:
 
     @property
     def is_volume(self) -> bool:
-        if any(s.is_multiframe or s.position is None for s in self.slices):
+        if any(s.position is None for s in self.slices):
             return True
         return len({s.position for s in self.slices}) > 1
 
     def describe(self) -> str:
         """Facts by which to choose; no description text, which may hold names."""
         first = self.slices[0]
-        if first.is_multiframe:
-            return f"multi-frame object of {first.frames} frames, UID ...{self.uid[-UID_TAIL:]}"
         spacing = " x ".join(f"{mm:.2f}" for mm in first.spacing or ()) or "unknown"
         return (
             f"{len(self.slices)} slices of {first.columns} x {first.rows}, pixels {spacing} mm, "
@@ -47,13 +47,14 @@ class Candidate:
         )
 
 
-def choose(source: Path, headers: Sequence[SliceHeader], series: str | None) -> Candidate:
+def choose(source: Path, headers: Sequence[SliceHeader], series: str | None, accept: Acceptance = NOTHING) -> Candidate:
     """The one CT volume among `headers`.
 
     Args:
         source: what the user gave, for the text.
-        headers: of all DICOM files.
+        headers: of all slices.
         series: the user's choice: a number of the list, or the end of a UID.
+        accept: the user's reason to go on with what is no CT.
 
     Raises:
         NotCTError: no CT image at all.
@@ -61,8 +62,10 @@ def choose(source: Path, headers: Sequence[SliceHeader], series: str | None) -> 
         SeriesChoiceError: several volumes, or a choice that is not there.
     """
     images = [h for h in headers if h.is_ct]
+    findings: tuple[Finding, ...] = ()
     if not images:
-        raise NotCTError(source, f"holds no CT images but {_what(headers)}.")
+        findings = accept.lift(NotCTError(source, f"holds no CT images but {_what(headers)}."))
+        images = [h for h in headers if h.position is not None and h.rows and h.columns]
     candidates = _candidates(images)
     volumes = [c for c in candidates if c.is_volume]
     if not volumes:
@@ -71,7 +74,7 @@ def choose(source: Path, headers: Sequence[SliceHeader], series: str | None) -> 
         volumes = _matching(source, volumes, series)
     if len(volumes) > 1:
         raise _ask(source, volumes)
-    return volumes[0]
+    return replace(volumes[0], accepted=findings)
 
 
 def _what(headers: Sequence[SliceHeader]) -> str:
@@ -183,14 +186,14 @@ def check_uniform(source: Path, candidate: Candidate) -> None:
     """Refuse slices that cannot make one volume, naming the file that does not fit.
 
     Raises:
-        NotVolumeError: multi-frame, which is not read yet.
+        NotVolumeError: a multi-frame file that does not say where its frames lie.
         CorruptFileError: slices of several patients or studies under one series UID.
         GeometryError: place, direction or spacing missing, or not the same in all slices.
     """
     slices = candidate.slices
-    if any(s.is_multiframe for s in slices):
-        advice = "Export it as single-frame CT images."
-        raise NotVolumeError(source, "is an enhanced (multi-frame) CT, which is not supported yet.", advice=advice)
+    if loose := next((s for s in slices if s.frames > 1 and not s.is_enhanced), None):
+        reason = f"{loose.file.label} is multi-frame without a place for each of its {loose.frames} frames."
+        raise NotVolumeError(source, reason, advice="Export it as single-frame or enhanced CT images.")
     for what, values in (("patients", {s.patient for s in slices}), ("studies", {s.study for s in slices})):
         if len(values - {""}) > 1:
             raise CorruptFileError(source, f"slices of {len(values)} {what} are mixed under one series UID.")
@@ -199,11 +202,11 @@ def check_uniform(source: Path, candidate: Candidate) -> None:
     common = max(slices, key=lambda h: sum(not difference(h, other) for other in slices[:32]))
     for header in slices:
         if why := difference(common, header):
-            raise GeometryError(source, f"{header.file.label} {why}.")
+            raise GeometryError(source, f"{header.label} {why}.")
 
 
 def _check_geometry(source: Path, header: SliceHeader) -> None:
-    label = header.file.label
+    label = header.label
     if header.columns < 2 or header.rows < 2:
         raise CorruptFileError(source, f"{label} has no image size (Rows, Columns).")
     if header.position is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medseg.errors import GeometryError, NotVolumeError, TooLargeError
-from medseg.imaging.volume import Array, Finding
+from medseg.imaging.volume import NOT_PROVABLE, Array, Finding
 
 # 4 GB as float32: larger than any clinical CT (2000 slices of 512 x 512 are 2.1 GB).
 MAX_VOXELS = 1_000_000_000
@@ -94,3 +95,21 @@ def grids_differ(first: Array, second: Array, shape: tuple[int, ...], tolerance_
     chord = float(np.linalg.norm(columns_a / spacing_a - columns_b / spacing_b, axis=0).max())
     angle = 2 * math.degrees(math.asin(min(1.0, chord / 2)))
     return f"the axes differ by {angle:.2f} degrees" if angle > MAX_ANGLE_DEG else ""
+
+
+def corner_distance(first: Array, second: Array, shape: tuple[int, int, int]) -> float:
+    """The largest distance in mm between the places that two affines give a corner voxel."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+    difference = (first - second)[:3]
+    return float(np.linalg.norm(difference[:, :3] @ corners + difference[:, 3:], axis=0).max())
+
+
+def file_evidence(readers: tuple[str, str], apart_mm: float, *, checksum: bool) -> dict[str, Any]:
+    """What stands behind a volume that came in one file, for the run report."""
+    return {
+        "readers": list(readers),
+        "agreement": "size and affine",
+        "largest_corner_difference_mm": round(apart_mm, 6),
+        "completeness": "checksum and length" if checksum else "length",
+        "not_provable": NOT_PROVABLE,
+    }

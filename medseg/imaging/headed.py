@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from medseg.errors import CorruptFileError, GeometryError, NotVolumeError, TruncatedFileError, UnknownFormatError
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
-from medseg.imaging.grid import check_affine, coarse_findings, grids_differ
+from medseg.imaging.grid import check_affine, coarse_findings, corner_distance, file_evidence, grids_differ
 from medseg.imaging.naming import printable, scan_name
 from medseg.imaging.stream import CHUNK
 from medseg.imaging.values import rescale, trailing_finding
@@ -39,6 +40,7 @@ class TextHeader:
         shape, affine, dtype: of the volume (index -> RAS mm).
         encoding: 'raw', 'zlib' (also gzip) or 'bzip2'.
         data_file: name of a separate file of voxels, else empty.
+        packed_size: bytes of the packed voxels, where the header says so.
     """
 
     format: str
@@ -49,12 +51,13 @@ class TextHeader:
     dtype: np.dtype
     encoding: str
     data_file: str
+    packed_size: int | None = None
 
 
 Parser = Callable[[Path, bytes], TextHeader]
 
 
-def read_headed(path: Path, parse: Parser) -> Volume:
+def read_headed(path: Path, parse: Parser, accept: Acceptance = NOTHING) -> Volume:
     """Read a CT whose text header `parse` understands.
 
     Raises:
@@ -64,7 +67,7 @@ def read_headed(path: Path, parse: Parser) -> Volume:
         start = file.read(MAX_HEADER_BYTES)
         header = _header(path, start, parse)
         check_affine(path, header.affine)
-        _ask_second_reader(path, header)
+        apart_mm = _ask_second_reader(path, header)
         content = start + file.read()
     packed = memoryview(content)[header.size :] if not header.data_file else _detached(path, header.data_file)
     voxels, extra = _decode(path, header, packed)
@@ -73,13 +76,14 @@ def read_headed(path: Path, parse: Parser) -> Volume:
     settle_padding(hu)
     findings = (
         trailing_finding(path, extra, voxels[..., 0].nbytes)
-        + check_hounsfield(path, hu)
+        + check_hounsfield(path, hu, accept)
         + coarse_findings(header.affine)
     )
     digest = hashlib.sha256(content)
     digest.update(packed if header.data_file else b"")
     geometry = Geometry(header.shape, header.affine)
-    return Volume(hu, geometry, scan_name(path), findings, digest.hexdigest(), header.format)
+    evidence = file_evidence(("medseg", "SimpleITK"), apart_mm, checksum=header.encoding != "raw")
+    return Volume(hu, geometry, scan_name(path), findings, digest.hexdigest(), header.format, "", evidence)
 
 
 def _header(path: Path, start: bytes, parse: Parser) -> TextHeader:
@@ -91,12 +95,16 @@ def _header(path: Path, start: bytes, parse: Parser) -> TextHeader:
         raise CorruptFileError(path, f"its header is not valid ({printable(str(error))}).") from error
 
 
-def _ask_second_reader(path: Path, header: TextHeader) -> None:
+def _ask_second_reader(path: Path, header: TextHeader) -> float:
+    """How far apart the two readers put a corner of the volume, mm."""
     from medseg.imaging.itk import header_affine
 
-    theirs = header_affine(path, header.alone, f".{header.format}")
+    theirs, size = header_affine(path, header.alone, f".{header.format}")
+    if size != header.shape:
+        raise CorruptFileError(path, f"two readers find {header.shape} and {size} voxels in it.")
     if why := grids_differ(header.affine, theirs, header.shape, SECOND_READER_TOLERANCE_MM):
         raise GeometryError(path, f"its header is understood differently by SimpleITK: {why}.")
+    return corner_distance(header.affine, theirs, header.shape)
 
 
 def _detached(path: Path, name: str) -> memoryview:
@@ -112,6 +120,12 @@ def _detached(path: Path, name: str) -> memoryview:
 def _decode(path: Path, header: TextHeader, packed: memoryview) -> tuple[Array, int]:
     """Voxels (i, j, k), and the number of bytes behind them."""
     wanted = math.prod(header.shape) * header.dtype.itemsize
+    if header.packed_size is not None and header.packed_size > len(packed):
+        raise TruncatedFileError(
+            path, f"ends too early: {len(packed):,} of {header.packed_size:,} bytes of packed voxels."
+        )
+    if header.packed_size is not None and header.packed_size != len(packed):
+        raise CorruptFileError(path, f"says {header.packed_size:,} bytes of packed voxels and holds {len(packed):,}.")
     found = packed if header.encoding == "raw" else _unpack(path, header.encoding, packed, wanted)
     if len(found) < wanted:
         raise TruncatedFileError(path, f"ends after {len(found):,} of {wanted:,} bytes of voxels.")

@@ -6,6 +6,7 @@ are decoded by the doors themselves; what it is trusted with is to read a header
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from medseg.imaging.volume import Array
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def header_affine(path: Path, header: bytes, suffix: str) -> Array:
-    """The affine (index -> RAS mm) that SimpleITK computes from the header alone.
+def header_affine(path: Path, header: bytes, suffix: str) -> tuple[Array, tuple[int, ...]]:
+    """The affine (index -> RAS mm) and the size that SimpleITK finds in the header alone.
+
+    Axes of length one behind the third are left out of the size.
 
     Args:
         path: the scan, for the text of an error.
@@ -38,7 +41,9 @@ def header_affine(path: Path, header: bytes, suffix: str) -> Array:
             reader.ReadImageInformation()
         except RuntimeError as error:
             raise GeometryError(path, "its header is refused by a second reader (SimpleITK).") from error
-    return _affine(reader.GetOrigin(), reader.GetSpacing(), reader.GetDirection())
+    size = reader.GetSize()
+    size = size[:3] if math.prod(size[3:]) == 1 else size
+    return _affine(reader.GetOrigin(), reader.GetSpacing(), reader.GetDirection()), tuple(int(n) for n in size)
 
 
 def _affine(origin: tuple[float, ...], spacing: tuple[float, ...], direction: tuple[float, ...]) -> Array:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.errors import GeometryError
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.grid import check_shape
 from medseg.imaging.headed import TextHeader, floats, header_line, integers, read_headed, refuse
 from medseg.imaging.volume import Array, Volume
@@ -29,9 +30,9 @@ _MHA_TYPES = {
 }
 
 
-def read_metaimage(path: Path) -> Volume:
+def read_metaimage(path: Path, *, accept: Acceptance = NOTHING) -> Volume:
     """Read a CT from a MetaImage file; errors as `read_volume`."""
-    return read_headed(path, parse_metaimage)
+    return read_headed(path, parse_metaimage, accept)
 
 
 def parse_metaimage(path: Path, content: bytes) -> TextHeader:
@@ -41,7 +42,8 @@ def parse_metaimage(path: Path, content: bytes) -> TextHeader:
     while "ElementDataFile" not in fields:
         line, end = header_line(content, end)
         key, _, value = line.partition("=")
-        fields[key.strip()] = value.strip()
+        if fields.setdefault(key.strip(), value.strip()) != value.strip():
+            raise ValueError(f"it says {key.strip()} twice")
     refuse(path, int(fields.get("ElementNumberOfChannels", "1")) != 1, "its voxels are not single values")
     shape = check_shape(path, integers(fields["DimSize"], int(fields["NDims"])))
     refuse(path, fields.get("BinaryData", "True") != "True", "it is stored as text")
@@ -51,7 +53,9 @@ def parse_metaimage(path: Path, content: bytes) -> TextHeader:
     data_file = "" if fields["ElementDataFile"] in ("LOCAL", "Local", "local") else fields["ElementDataFile"]
     encoding = "zlib" if fields.get("CompressedData", "False") == "True" else "raw"
     alone = content[: content.rfind(b"ElementDataFile", 0, end)] + b"ElementDataFile = LOCAL\n"
-    return TextHeader("mha", end, alone, shape, _mha_affine(path, fields), dtype, encoding, data_file)
+    # Without it SimpleITK returns noise, without an error: nobody could confirm what we read.
+    packed_size = int(fields["CompressedDataSize"]) if encoding == "zlib" else None
+    return TextHeader("mha", end, alone, shape, _mha_affine(path, fields), dtype, encoding, data_file, packed_size)
 
 
 def _mha_affine(path: Path, fields: dict[str, str]) -> Array:

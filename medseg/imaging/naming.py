@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".zip", ".gz")
@@ -22,3 +24,16 @@ def printable(name: str, longest: int = 80) -> str:
     """A name from outside, fit to be shown: no control or direction marks, and not endless."""
     shown = "".join(c if c.isprintable() else "?" for c in name)
     return shown if len(shown) <= longest else f"...{shown[-longest:]}"
+
+
+def stray_sibling(others: Iterable[str], slices: Iterable[str]) -> str | None:
+    """The first of `others` that is named like the slices but for its digits: a slice that is none any more.
+
+    Among files without extension a damaged one at the end of a series would otherwise be taken for something else.
+    """
+    known = {_pattern(name) for name in slices}
+    return next((name for name in others if _pattern(name) in known), None)
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\d+", "#", name.replace("\\", "/").rsplit("/", 1)[-1].lower())

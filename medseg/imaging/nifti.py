@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import gzip
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from medseg.errors import CorruptFileError, DataError, GeometryError, NotVolumeError, OutputError
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
 from medseg.imaging.emit import emit
-from medseg.imaging.grid import check_affine, check_shape, coarse_findings, grids_differ
+from medseg.imaging.grid import (
+    check_affine,
+    check_shape,
+    coarse_findings,
+    corner_distance,
+    file_evidence,
+    grids_differ,
+)
 from medseg.imaging.naming import scan_name
 from medseg.imaging.stream import ByteSource, open_source
 from medseg.imaging.values import rescale, trailing_finding
@@ -40,9 +48,10 @@ class _Header:
     first_voxel: int
     slope: float
     inter: float
+    apart_mm: float = 0.0
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, *, accept: Acceptance = NOTHING) -> Volume:
     """Read a CT from a NIfTI-1 or NIfTI-2 file, gzip or not.
 
     Returns:
@@ -52,13 +61,15 @@ def read_nifti(path: Path) -> Volume:
         InputError: one of its branches, naming what is wrong.
     """
     path = Path(path)
-    voxels, header, sha256, findings = _read(path)
+    compressed = _is_compressed(path)
+    voxels, header, sha256, findings = _read(path, compressed)
     hu = rescale(voxels, header.slope, header.inter)
     check_finite(path, hu)
     settle_padding(hu)
-    findings += check_hounsfield(path, hu) + coarse_findings(header.affine)
+    findings += check_hounsfield(path, hu, accept) + coarse_findings(header.affine)
     geometry = Geometry(header.shape, header.affine)
-    return Volume(hu, geometry, scan_name(path), findings, sha256, "nifti")
+    evidence = file_evidence(("nibabel", "SimpleITK"), header.apart_mm, checksum=compressed)
+    return Volume(hu, geometry, scan_name(path), findings, sha256, "nifti", "", evidence)
 
 
 def read_label_map(path: Path) -> tuple[Array, Geometry]:
@@ -69,7 +80,7 @@ def read_label_map(path: Path) -> tuple[Array, Geometry]:
         DataError: values that are no labels.
     """
     path = Path(path)
-    voxels, header, _, _ = _read(path)
+    voxels, header, _, _ = _read(path, _is_compressed(path))
     values = rescale(voxels, header.slope, header.inter)
     check_finite(path, values)
     labels = values.astype(np.int32)
@@ -78,9 +89,12 @@ def read_label_map(path: Path) -> tuple[Array, Geometry]:
     return labels.astype(np.uint8 if labels.max() < 256 else np.int32), Geometry(header.shape, header.affine)
 
 
-def _read(path: Path) -> tuple[Array, _Header, str, tuple[Finding, ...]]:
+def _is_compressed(path: Path) -> bool:
     with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _read(path: Path, compressed: bool) -> tuple[Array, _Header, str, tuple[Finding, ...]]:
     with open_source(path, compressed=compressed) as source:
         header = _read_header(path, source)
         buffer = source.fill(math.prod(header.shape) * header.dtype.itemsize)
@@ -101,9 +115,9 @@ def _read_header(path: Path, source: ByteSource) -> _Header:
     kind = nib.Nifti1Header if version == 1 else nib.Nifti2Header
     raw = kind(block, endianness=_endianness(path, block, HEADER_BYTES[version]), check=False)
     header = _check_header(path, raw, version)
-    _ask_second_reader(path, raw, header)
+    apart_mm = _ask_second_reader(path, raw, header)
     source.read(header.first_voxel - len(block))
-    return header
+    return replace(header, apart_mm=apart_mm)
 
 
 def _endianness(path: Path, block: bytes, length: int) -> str:
@@ -164,6 +178,9 @@ def _check_orientation(path: Path, raw: nib.Nifti1Header, shape: tuple[int, int,
     spacing = np.array(raw["pixdim"][1:4], dtype=float)
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         raise GeometryError(path, f"its voxel spacing is {' x '.join(f'{mm:g}' for mm in spacing)} mm.")
+    codes = int(raw["qform_code"]), int(raw["sform_code"])
+    if not set(codes) <= set(range(6)):
+        raise CorruptFileError(path, f"its orientation codes are {codes[0]} and {codes[1]}, which do not exist.")
     sform, qform = _sform(raw), _qform(path, raw)
     if sform is None and qform is None:
         raise GeometryError(path, "it does not say how the scan lies (qform and sform are both unset).")
@@ -190,12 +207,16 @@ def _qform(path: Path, raw: nib.Nifti1Header) -> Array | None:
     return affine
 
 
-def _ask_second_reader(path: Path, raw: nib.Nifti1Header, header: _Header) -> None:
+def _ask_second_reader(path: Path, raw: nib.Nifti1Header, header: _Header) -> float:
+    """How far apart the two readers put a corner of the volume, mm."""
     from medseg.imaging.itk import header_affine
 
-    theirs = header_affine(path, _as_version_1(raw) + b"\0\0\0\0", ".nii")
+    theirs, size = header_affine(path, _as_version_1(raw) + b"\0\0\0\0", ".nii")
+    if size != header.shape:
+        raise CorruptFileError(path, f"two readers find {header.shape} and {size} voxels in it.")
     if why := grids_differ(header.affine, theirs, header.shape, SECOND_READER_TOLERANCE_MM):
         raise GeometryError(path, f"two readers (nibabel, SimpleITK) understand its header differently: {why}.")
+    return corner_distance(header.affine, theirs, header.shape)
 
 
 def _as_version_1(raw: nib.Nifti1Header) -> bytes:

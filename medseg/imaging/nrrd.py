@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.errors import GeometryError, NotVolumeError, UnknownFormatError
+from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.grid import check_shape
 from medseg.imaging.headed import TextHeader, floats, header_line, integers, read_headed, refuse
 from medseg.imaging.naming import printable
@@ -35,9 +36,9 @@ _NRRD_SPACES = {
 }
 
 
-def read_nrrd(path: Path) -> Volume:
+def read_nrrd(path: Path, *, accept: Acceptance = NOTHING) -> Volume:
     """Read a CT from an NRRD file; errors as `read_volume`."""
-    return read_headed(path, parse_nrrd)
+    return read_headed(path, parse_nrrd, accept)
 
 
 def parse_nrrd(path: Path, content: bytes) -> TextHeader:
@@ -65,8 +66,9 @@ def _fields(content: bytes) -> tuple[dict[str, str], list[str], int]:
         if not line:
             break
         key, separator, value = line.partition(": ")
-        if separator and not line.startswith("#"):
-            fields[key.strip().lower()] = value.strip()
+        told = separator and not line.startswith("#")
+        if told and fields.setdefault(key.strip().lower(), value.strip()) != value.strip():
+            raise ValueError(f"it says {key.strip()} twice")
         if key.lower() not in ("data file", "datafile"):
             lines.append(line)
     return fields, lines, end

@@ -1,16 +1,15 @@
-"""The reading door: any scan in, `Volume` out."""
+"""The reading door: any scan in, `Volume` out. The reading itself happens in a process that may break: see `room`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from medseg.errors import InputError, NoScanError, UnknownFormatError
-from medseg.imaging.nifti import read_nifti
-from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
+from medseg.imaging.acceptance import Acceptance
+from medseg.imaging.room import reading_room
 from medseg.imaging.volume import Volume
 
 
-def read_volume(path: str | Path, *, series: str | int | None = None) -> Volume:
+def read_volume(path: str | Path, *, series: str | int | None = None, accept: str | None = None) -> Volume:
     """Read a CT from whatever it came in.
 
     Args:
@@ -18,54 +17,15 @@ def read_volume(path: str | Path, *, series: str | int | None = None) -> Volume:
             The content decides, not the extension.
         series: where a folder or zip holds several CT series, the number in the list that the
             error shows, or (the end of) its UID.
+        accept: a reason to go on with what is no CT or holds no Hounsfield units; it becomes a finding.
 
     Returns:
-        Volume with `hu` in float32, indexed as the file; `findings` is empty for a clean scan.
+        Volume with `hu` in float32, indexed as the file; `findings` is empty for a clean scan and
+        `evidence` tells what was verified.
 
     Raises:
         InputError: one of its branches; the text names the file, the reason and the way out.
+        ResourceError: it does not fit into memory.
     """
-    path = Path(path)
     choice = None if series is None else str(series)
-    try:
-        return _read(path, choice)
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror or error}).", advice="Check the path.") from error
-
-
-def _read(path: Path, series: str | None) -> Volume:
-    if path.is_dir():
-        from medseg.imaging.dicom import read_dicom_folder
-
-        return read_dicom_folder(path, series=series)
-    if not path.exists():
-        raise NoScanError(path, "does not exist.", advice="Check the path.")
-    if not path.is_file():
-        raise UnknownFormatError(path, "is neither a file nor a folder.")
-    return _read_file(path, series)
-
-
-def _read_file(path: Path, series: str | None) -> Volume:
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    match sniff_bytes(head):
-        case "nifti":
-            return read_nifti(path)
-        case "nrrd":
-            from medseg.imaging.nrrd import read_nrrd
-
-            return read_nrrd(path)
-        case "mha":
-            from medseg.imaging.metaimage import read_metaimage
-
-            return read_metaimage(path)
-        case "zip":
-            from medseg.imaging.archive import read_zip
-
-            return read_zip(path, series=series)
-        case "dicom":
-            from medseg.imaging.dicom import read_dicom_file
-
-            return read_dicom_file(path, series=series)
-        case _:
-            raise UnknownFormatError(path, f"is {describe(head)}, not a scan.")
+    return reading_room().read(Path(path), choice, Acceptance.of(accept))

@@ -6,6 +6,7 @@ millimetres. Nothing here reads files and nothing here knows torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -15,6 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+NOT_PROVABLE = (
+    "that the patient's left is left, where pixels and header were mirrored together",
+    "that no slice is missing at either end, where the header gives no count",
+    "that the values were not altered, where the format has no checksum",
+)
+"""What no reader of a file can know; stated with every scan instead of being claimed."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ class Volume:
         findings: what a reader should know; empty for a clean scan.
         sha256: digest of the bytes that were read (of all slices for DICOM).
         format: 'nifti', 'nrrd', 'mha' or 'dicom'.
+        series: UID of the DICOM series.
+        evidence: what stands behind it: which readers agreed, how exactly, and what no reader can prove.
     """
 
     hu: Array
@@ -106,6 +116,7 @@ class Volume:
     sha256: str = ""
     format: str = "array"
     series: str = field(default="", repr=False)
+    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def affine(self) -> Array:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
 import psutil
+from torch import Tensor
 
 from medseg.errors import ResourceError
 from medseg.imaging.volume import Geometry
 from medseg.inference.backends.measure import noise_tile
 from medseg.inference.streaming import BLOCK_VALUES, Predict, columns, count_visits
-from medseg.inference.windows import Windows
+from medseg.inference.windows import Box, Windows, common, shape_of
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import model_grid
 from medseg.preprocess.resample import PIECE_VOXELS
@@ -34,10 +36,11 @@ _RESTORE_VALUES_PER_SECOND = 2.4e8  # logits interpolated and decided; a rough f
 
 @dataclass(frozen=True)
 class TileCost:
-    """One window through the network: seconds, and memory on top of what the process holds."""
+    """Windows through the network, `batch` at a time: seconds of one, and memory on top of what the process holds."""
 
     seconds: float
     memory_mb: float
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class Forecast:
         memory_mb: peak of the whole process, MiB.
         seconds: from the scan in memory to its labels.
         parts: into how many columns the plane is cut to keep the limit.
+        batch: windows that go through the network at a time.
     """
 
     memory_mb: float
     seconds: float
     parts: tuple[int, int] = (1, 1)
+    batch: int = 1
 
     def __str__(self) -> str:
         return f"about {self.seconds:.0f} s and {self.memory_mb / 1024:.1f} GB"
@@ -61,19 +66,36 @@ class Forecast:
         return asdict(self)
 
 
-def measure_tile(predict: Predict, window: tuple[int, int, int]) -> TileCost:
-    """Run one window of noise twice: the first shows the memory, the second the time.
+def measure_tiles(
+    predict: Predict, window: tuple[int, int, int], batches: Sequence[int] = (1,)
+) -> tuple[TileCost, ...]:
+    """What windows of noise cost, in each of `batches`; a batch that does not fit, and larger ones, are left out.
 
     The process's own record of its peak starts anew.
+
+    Raises:
+        MemoryError, RuntimeError: not even the first fits.
     """
-    tile = noise_tile(window)
+    costs: list[TileCost] = []
+    for batch in batches:
+        try:
+            costs.append(_measure(predict, noise_tile(window).expand(batch, -1, -1, -1, -1)))
+        except (MemoryError, RuntimeError):
+            if not costs:
+                raise
+            break
+    return tuple(costs)
+
+
+def _measure(predict: Predict, tiles: Tensor) -> TileCost:
+    """The first call shows the memory, the second the time."""
     reset_peak_memory()
     before = resident_mb()
-    predict(tile)
+    predict(tiles)
     memory = max(0.0, peak_memory_mb() - before)
     began = time.perf_counter()
-    predict(tile)
-    return TileCost(time.perf_counter() - began, memory)
+    predict(tiles)
+    return TileCost((time.perf_counter() - began) / len(tiles), memory, len(tiles))
 
 
 def resident_mb() -> float:
@@ -81,29 +103,56 @@ def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss / MB)
 
 
-def forecast(
-    source: Geometry, spec: InputSpec, classes: int, tile: TileCost, occupied_mb: float, parts: tuple[int, int] = (1, 1)
-) -> Forecast:
-    """Peak memory and time of a scan on `source`.
+@dataclass(frozen=True)
+class Job:
+    """A scan and a network, as far as memory and time depend on them.
 
-    Args:
-        source: the scan's grid; its HU are already in memory and counted in `occupied_mb`.
+    Attributes:
+        source: the scan's grid; its HU are already in memory.
         spec: what the network wants to see.
         classes: background included.
-        tile: cost of one window, its mirrored twin included.
+        searched: the box of the model's grid that is computed at all; None is all of it.
+        body: about where in it windows will lie, for the time alone; None is everywhere.
+    """
+
+    source: Geometry
+    spec: InputSpec
+    classes: int
+    searched: Box | None = None
+    body: Box | None = None
+
+    @property
+    def grid(self) -> Geometry:
+        """The model's grid."""
+        return model_grid(self.source, self.spec.spacing_mm, self.spec.intensity)
+
+    def held(self) -> tuple[int, ...]:
+        """Shape of the box whose logits may be held."""
+        return shape_of(self.searched) if self.searched is not None else self.grid.shape
+
+    def visited(self) -> tuple[int, ...]:
+        """Shape of the box that windows will cover."""
+        return self.held() if self.body is None else shape_of(common(self.body, self.searched))
+
+
+def forecast(job: Job, tile: TileCost, occupied_mb: float, parts: tuple[int, int] = (1, 1)) -> Forecast:
+    """Peak memory and time of a job.
+
+    Args:
+        job: scan and network.
+        tile: cost of a window, its mirrored twin included.
         occupied_mb: what the process holds before it starts.
         parts: how the plane is cut.
     """
-    grid = model_grid(source, spec.spacing_mm, spec.intensity)
-    windows = Windows.of(spec, grid.shape)
-    voxels, cells = math.prod(source.shape), math.prod(grid.shape)
+    grid, visited = job.grid, job.visited()
+    voxels, cells = math.prod(job.source.shape), math.prod(grid.shape)
     # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each.
     finish = 7 * voxels + _FLOAT * cells
-    stream = _stream_bytes(voxels, grid, spec, classes, parts) + tile.memory_mb * MB
-    peak_mb = occupied_mb + max(_prepare_bytes(source.canonical(), grid), stream, finish) / MB + _LATER_MB
-    visits = count_visits(windows, grid.shape, columns(grid.shape, parts))
-    seconds = visits * tile.seconds + voxels * classes / _RESTORE_VALUES_PER_SECOND
-    return Forecast(round(peak_mb, 1), round(seconds, 2), parts)
+    stream = _stream_bytes(job, parts, tile.batch) + tile.memory_mb * MB
+    peak_mb = occupied_mb + max(_prepare_bytes(job.source.canonical(), grid), stream, finish) / MB + _LATER_MB
+    visits = count_visits(Windows.of(job.spec, visited), visited, columns(visited, parts))
+    seconds = visits * tile.seconds + voxels * job.classes / _RESTORE_VALUES_PER_SECOND
+    return Forecast(round(peak_mb, 1), round(seconds, 2), parts, tile.batch)
 
 
 def _prepare_bytes(source: Geometry, grid: Geometry) -> float:
@@ -116,38 +165,36 @@ def _prepare_bytes(source: Geometry, grid: Geometry) -> float:
     return max(*pairs, 3 * held[-1]) + 3 * _FLOAT * min(PIECE_VOXELS, math.prod(source.shape))
 
 
-def _stream_bytes(voxels: int, grid: Geometry, spec: InputSpec, classes: int, parts: tuple[int, int]) -> float:
-    i, j = (math.ceil(size / count) + 1 for size, count in zip(grid.shape[:2], parts, strict=True))
-    depth = min(spec.patch_size[2], grid.shape[2])
-    sums = classes * min(i, grid.shape[0]) * min(j, grid.shape[1]) * depth
+def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
+    spec, classes, held = job.spec, job.classes, job.held()
+    i, j = (math.ceil(size / count) + 1 for size, count in zip(held[:2], parts, strict=True))
+    depth = min(spec.patch_size[2], held[2])
+    sums = classes * min(i, held[0]) * min(j, held[1]) * depth
     kept = 1 + spec.overlap_ratio + 1 / classes  # what is carried on is copied once; the weights
     blocks = 2 * min(sums, BLOCK_VALUES) + 4 * SLAB_VALUES
-    tile = 2 * classes * math.prod(spec.patch_size)
-    return 2 * voxels + _FLOAT * (math.prod(grid.shape) + kept * sums + blocks + tile)
+    tiles = batch * (classes + 2) * math.prod(spec.patch_size)  # logits, and images: these and the next
+    product = classes * math.prod(spec.patch_size)  # one window's logits times its weights
+    scan = 2 * math.prod(job.source.shape)  # labels and confidence
+    return scan + _FLOAT * (math.prod(job.grid.shape) + kept * sums + blocks + tiles + product)
 
 
 def fit(
-    source: Geometry,
-    spec: InputSpec,
-    classes: int,
-    tile: TileCost,
-    occupied_mb: float,
-    max_memory_mb: float | None,
-    name: str = "the scan",
+    job: Job, tiles: Sequence[TileCost], occupied_mb: float, max_memory_mb: float | None, name: str = "the scan"
 ) -> Forecast:
-    """The forecast of the fewest parts that keep the limit. `name` is the scan's, for the error.
+    """The forecast of the fastest plan that keeps the limit: of all batches in `tiles`, whole or cut into columns.
+
+    `name` is the scan's, for the error.
 
     Raises:
-        ResourceError: no cut keeps it.
+        ResourceError: no plan keeps it.
     """
-    plans = [forecast(source, spec, classes, tile, occupied_mb, parts) for parts in _PARTS]
-    if max_memory_mb is None:
-        return plans[0]
-    fitting = next((plan for plan in plans if plan.memory_mb <= max_memory_mb), None)
-    if fitting is None:
+    allowed = math.inf if max_memory_mb is None else max_memory_mb
+    plans = [forecast(job, tile, occupied_mb, parts) for parts in _PARTS for tile in tiles]
+    fitting = [plan for plan in plans if plan.memory_mb <= allowed]
+    if not fitting:
         least = min(plan.memory_mb for plan in plans)
         raise ResourceError(
-            f"{name}: needs about {least / 1024:.1f} GB of memory, and {max_memory_mb / 1024:.1f} GB are allowed.",
+            f"{name}: needs about {least / 1024:.1f} GB of memory, and {allowed / 1024:.1f} GB are allowed.",
             advice="Allow more, crop the scan, or take a model with larger voxels.",
         )
-    return fitting
+    return min(fitting, key=lambda plan: plan.seconds)

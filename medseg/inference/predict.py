@@ -12,7 +12,7 @@ from torch import Tensor
 from medseg.errors import ModelError
 from medseg.imaging.volume import Array
 from medseg.inference.streaming import Predict, columns, stream_logits
-from medseg.inference.windows import AIR, Windows, body_box
+from medseg.inference.windows import AIR, Box, Windows, body_box, common
 from medseg.models.card import InputSpec
 from medseg.preprocess.blocks import LogitBlock
 
@@ -26,16 +26,19 @@ def predict_blocks(
     *,
     air: float = AIR,
     parts: tuple[int, int] = (1, 1),
+    batch: int = 1,
+    within: Box | None = None,
     on_window: Callable[[float], None] = lambda _: None,
 ) -> Iterator[LogitBlock]:
     """Logits of a normalised scan [i, j, k] as blocks, from its lower to its upper end.
 
     Windows lie as `spec` says and are blended with Gaussian weights. Only where something denser than `air` is are
-    they computed, unless the card asks for another tool's layout, which covers the whole scan. `parts` cuts the
-    plane to save memory. `on_window` gets the share that is done after each window and may raise to cancel.
+    they computed, unless the card asks for another tool's layout, which covers the whole scan; and only `within` a box
+    of voxels, where one is given. `parts` cuts the plane to save memory. `on_window` gets the share that is done after
+    each `batch` of windows and may raise to cancel.
     """
     everywhere = spec.spread is not None
-    box = body_box(image, -math.inf if everywhere else air)
+    box = common(body_box(image, -math.inf if everywhere else air), within)
     inner = image[box]
     blocks = stream_logits(
         network,
@@ -44,6 +47,7 @@ def predict_blocks(
         cuts=columns(inner.shape, parts),
         skip=lambda tile: not everywhere and bool(tile.max() <= air),
         air=spec.beyond,
+        batch=batch,
         on_window=on_window,
     )
     for block in blocks:

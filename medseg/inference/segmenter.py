@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
 
 from medseg.errors import ModelIntegrityError
-from medseg.imaging.volume import Finding, Volume
+from medseg.imaging.volume import Array, Finding, Geometry, Volume
 from medseg.inference.backends.build import build_predictor, machine_facts
 from medseg.inference.backends.predictor import Predictor
-from medseg.inference.memory import Forecast, TileCost, fit, measure_tile, resident_mb
+from medseg.inference.memory import Forecast, Job, TileCost, fit, measure_tiles, resident_mb
 from medseg.inference.predict import checked, predict_blocks
+from medseg.inference.region import Region, body_region
 from medseg.inference.tissue import segment_tissue
+from medseg.inference.windows import MARGIN, Box
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, ModelCard
 from medseg.models.notes import recall, remember
-from medseg.models.store import ModelPackage, load_model
-from medseg.preprocess.blocks import LogitBlock
-from medseg.preprocess.prepare import Prepared, prepare
+from medseg.models.store import ModelPackage
+from medseg.preprocess.blocks import LogitBlock, label_grid
+from medseg.preprocess.prepare import Prepared, model_grid, prepare
 from medseg.preprocess.restore import LabelMap, restore_blocks
 from medseg.results.anatomy import check_anatomy
 from medseg.results.cleanup import remove_islands
 from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.runtime.provenance import StageClock
+
+MARGIN_MM = 30.0  # around a region that another model found: its outlines are rough
+Costs = Callable[[], tuple[TileCost, ...]]
+# One window keeps all cores of a CPU busy: more at a time only take memory.
+CPU_BATCHES, GPU_BATCHES = (1,), (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Segmenter(Protocol):
         max_memory_mb: float | None = None,
     ) -> Raw: ...
 
+    def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> Forecast | None: ...
+
 
 class NetworkSegmenter:
     """Prepare, slide and decide labels meanwhile, clean, check against anatomy.
@@ -57,13 +68,13 @@ class NetworkSegmenter:
     Args:
         predictor: [1, 1, *patch] float32 -> [1, C, *patch] logits.
         card: supplies spacing, HU window, patch, overlap, labels and anatomy.
-        cost: what one window costs, asked when a forecast is wanted; None measures it.
+        costs: what windows cost, asked when a forecast is wanted; None measures it.
 
     Raises:
         ModelIntegrityError: the card has no input, or its labels are not the network's channels 1, 2, 3 ...
     """
 
-    def __init__(self, predictor: Predictor, card: ModelCard, cost: Callable[[], TileCost] | None = None) -> None:
+    def __init__(self, predictor: Predictor, card: ModelCard, costs: Costs | None = None) -> None:
         if card.input is None:
             raise ModelIntegrityError(f"Model {card.id} does not say what input its network wants.")
         self.predictor, self.input = predictor, card.input
@@ -74,18 +85,35 @@ class NetworkSegmenter:
         self.id = card.id
         mirrored = _mirrored_channels(self.labels) if card.input.mirror_average else None
         self.predict = checked(predictor, mirrored)
-        self.cost = cost or (lambda: measure_tile(self.predict, card.input.patch_size))  # type: ignore[union-attr]
+        self.costs: Costs = costs or self._measure
         self.anatomy: Anatomy | None = card.anatomy
 
-    def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> Forecast:
+    def forecast(self, volume: Volume, max_memory_mb: float | None = None, within: Region | None = None) -> Forecast:
         """Time and peak memory of this scan, and the plan that keeps the limit.
 
         Raises:
             ResourceError: no plan keeps it.
         """
-        cost = self.cost()
-        classes = len(self.labels) + 1
-        return fit(volume.geometry, self.input, classes, cost, resident_mb(), max_memory_mb, volume.name)
+        costs, grid = self.costs(), self.grid_of(volume)
+        job = Job(
+            volume.geometry,
+            self.input,
+            classes=len(self.labels) + 1,
+            searched=None if within is None else within.on(grid, MARGIN_MM),
+            body=self._body(volume, grid),
+        )
+        return fit(job, costs, resident_mb(), max_memory_mb, volume.name)
+
+    def _body(self, volume: Volume, grid: Geometry) -> Box | None:
+        """Roughly where windows will lie; None is everywhere."""
+        if self.input.spread is not None:
+            return None
+        region = body_region(volume.hu, volume.geometry, self.input.window_hu[0])
+        return None if region is None else region.on(grid, MARGIN * np.array(grid.spacing_mm))
+
+    def _measure(self) -> tuple[TileCost, ...]:
+        batches = GPU_BATCHES if self.predictor.device == "cuda" else CPU_BATCHES
+        return measure_tiles(self.predict, self.input.patch_size, batches)
 
     def __call__(
         self,
@@ -93,29 +121,50 @@ class NetworkSegmenter:
         clock: StageClock,
         progress: ProgressCallback = ignore,
         max_memory_mb: float | None = None,
+        within: Region | None = None,
     ) -> Raw:
-        """Label `volume`. Progress runs from 0.1 to 0.9 of the whole job."""
+        """Label `volume`. Progress runs from 0.1 to 0.9 of the whole job.
+
+        `within` is the region that is searched, with a margin; beyond it lies background.
+        """
         with clock.stage("forecast"):
-            plan = self.forecast(volume, max_memory_mb)
+            plan = self.forecast(volume, max_memory_mb, within)
+            progress(Progress("forecast", 0.08, f"This will take {plan}"))
         with clock.stage("prepare"):
-            progress(Progress("prepare", 0.1, f"Resampling to the model's grid ({plan})"))
-            spec = self.input
-            prepared = prepare(volume, spec.spacing_mm, spec.window_hu, spec.intensity)
+            progress(Progress("prepare", 0.1, "Resampling to the model's grid"))
+            prepared = self._prepare(volume)
         with clock.stage("segment"):
-            blocks = self._blocks(prepared, plan, progress)
+            blocks = self._blocks(prepared, plan, progress, within)
             label_map = restore_blocks(blocks, prepared.grid, prepared.source)
         with clock.stage("clean"):
             progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
             return replace(self._clean(label_map, volume), forecast=plan)
 
-    def _blocks(self, prepared: Prepared, plan: Forecast, progress: ProgressCallback) -> Iterator[LogitBlock]:
+    def rough(self, volume: Volume, organs: Sequence[str]) -> Array:
+        """Where any of `organs` is, bool on the model's own grid; neither cleaned nor checked."""
+        prepared = self._prepare(volume)
+        blocks = predict_blocks(self.predict, prepared.image, self.input, air=prepared.air)
+        return np.isin(label_grid(blocks, prepared.image.shape), [self.labels[name].value for name in organs])
+
+    def grid_of(self, volume: Volume) -> Geometry:
+        """The model's grid for a scan."""
+        return model_grid(volume.geometry, self.input.spacing_mm, self.input.intensity)
+
+    def _prepare(self, volume: Volume) -> Prepared:
+        return prepare(volume, self.input.spacing_mm, self.input.window_hu, self.input.intensity)
+
+    def _blocks(
+        self, prepared: Prepared, plan: Forecast, progress: ProgressCallback, within: Region | None
+    ) -> Iterator[LogitBlock]:
         """The network's blocks, their number of channels checked."""
         blocks = predict_blocks(
             self.predict,
             prepared.image,
             self.input,
             air=prepared.air,
+            within=None if within is None else within.on(prepared.grid, MARGIN_MM),
             parts=plan.parts,
+            batch=plan.batch,
             on_window=lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
         )
         for block in blocks:
@@ -145,6 +194,9 @@ class TissueSegmenter:
 
     def __init__(self, card: ModelCard) -> None:
         self.labels = card.label_table
+
+    def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> None:
+        """Nothing is foretold of rules."""
 
     def __call__(
         self,
@@ -176,29 +228,24 @@ def build_segmenter(package: ModelPackage, options: Options | None = None) -> Se
     options = options or Options()
     predictor = build_predictor(package, options.backend, options.precision)
     segmenter = NetworkSegmenter(predictor, card)
-    segmenter.cost = partial(_remembered_cost, package, segmenter.cost, f"{predictor.backend} {predictor.precision}")
+    segmenter.costs = partial(_remembered, package, segmenter.costs, f"{predictor.backend} {predictor.precision}")
     return segmenter
 
 
-def _remembered_cost(package: ModelPackage, measure: Callable[[], TileCost], way: str) -> TileCost:
-    """What a window costs on this machine, measured when it is asked for the first time."""
+def _remembered(package: ModelPackage, measure: Costs, way: str) -> tuple[TileCost, ...]:
+    """What windows cost on this machine, measured when it is asked for the first time."""
     facts = machine_facts() | {"model": package.sha256, "way": way}
-    note = recall("tiles", facts)
+    costs = _noted_costs(recall("windows", facts))
+    if not costs:
+        costs = measure()
+        remember("windows", facts, {"costs": [asdict(cost) for cost in costs]})
+    return costs
+
+
+def _noted_costs(note: dict[str, Any] | None) -> tuple[TileCost, ...]:
+    """What a note says; nothing where there is none, or it is damaged."""
     try:
-        return TileCost(float(note["seconds"]), float(note["memory_mb"]))  # type: ignore[index]
+        rows = [] if note is None else note["costs"]
+        return tuple(TileCost(float(row["seconds"]), float(row["memory_mb"]), int(row["batch"])) for row in rows)
     except (TypeError, KeyError, ValueError):
-        cost = measure()
-        remember("tiles", facts, asdict(cost))
-        return cost
-
-
-@lru_cache(maxsize=4)
-def _warm(name: str, sha256: str, backend: str, precision: str) -> tuple[ModelPackage, Segmenter]:
-    package = load_model(name)
-    return package, build_segmenter(package, Options(backend, precision))
-
-
-def warm_segmenter(name: str, options: Options | None = None) -> tuple[ModelPackage, Segmenter]:
-    """Package and segmenter of a model, loaded once per process and again when its card changes."""
-    options = options or Options()
-    return _warm(name, load_model(name).sha256, options.backend, options.precision)
+        return ()

@@ -4,23 +4,27 @@ Windows are visited from the scan's lower end to its upper one. Only the slices 
 reaches are held as sums; slices that no later window reaches leave as a `LogitBlock`. Memory
 is classes x plane x window, whatever the length of the scan; where that is too much, the plane
 is cut into columns, and windows across a cut are computed for both sides. The blend is that of
-MONAI's `sliding_window_inference` (Gaussian weights, sigma 1/8 of the window).
+MONAI's `sliding_window_inference` (Gaussian weights, sigma 1/8 of the window). While the network computes,
+another thread cuts what it gets next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map
 from torch import Tensor
 
 from medseg.imaging.volume import Array
-from medseg.inference.windows import AIR, Start, Windows, cut
+from medseg.inference.windows import AIR, Start, Windows, cut, gaussian_weights
 from medseg.preprocess.blocks import LogitBlock
+
+T = TypeVar("T")
 
 Predict = Callable[[Tensor], Tensor]
 Skip = Callable[[Array], bool]
@@ -51,6 +55,22 @@ def count_visits(windows: Windows, shape: Sequence[int], cuts: Sequence[Column])
     return sum(len(windows.layer(k, *column.voxels(shape))) for column in cuts for k in windows.starts[2])
 
 
+@dataclass(frozen=True)
+class _Step:
+    """Windows that go through the network together.
+
+    Attributes:
+        starts, tiles: their places and their images [channels, *window]; none where only air was seen.
+        visited: how many windows this step looked at.
+        until: slices of the column that no later window reaches; None within a layer.
+    """
+
+    starts: list[Start]
+    tiles: list[Array]
+    visited: int
+    until: int | None = None
+
+
 def stream_logits(
     predictor: Predict,
     image: Array,
@@ -59,36 +79,67 @@ def stream_logits(
     cuts: Sequence[Column] | None = None,
     skip: Skip = lambda _: False,
     air: float = AIR,
+    batch: int = 1,
     on_window: Callable[[float], None] = lambda _: None,
 ) -> Iterator[LogitBlock]:
     """Blocks of logits that together own every cell of `image`.
 
     Args:
-        predictor: [1, channels, *window] float32 -> [1, C, *window].
+        predictor: [B, channels, *window] float32 -> [B, C, *window].
         image: scan [channels, i, j, k] of any number type; the predictor gets float32.
         windows: their size and places.
         cuts: columns of the plane; None is the whole plane at once.
         skip: says of a window's image that it needs no network. Where no window was computed lies background.
         air: value beyond the image.
-        on_window: gets the share that is done after each window and may raise to cancel.
+        batch: how many windows of a layer the predictor gets at a time, at most.
+        on_window: gets the share that is done after each step and may raise to cancel.
     """
     shape = image.shape[1:]
     cuts = columns(shape) if cuts is None else cuts
     total, done = count_visits(windows, shape, cuts), 0
-    weights = compute_importance_map(windows.size, mode="gaussian", sigma_scale=0.125, dtype=torch.float32)
-    weights = weights.clamp(min=max(float(weights.min()), 1e-3))
+    weights = gaussian_weights(windows.size)
     for column in cuts:
         area = column.voxels(shape)
         sums = _Sums(column, area, shape, windows.size)
-        for n, k in enumerate(windows.starts[2]):
-            for start in windows.layer(k, *area):
-                tile = cut(image, start, windows.size, air)
-                if not skip(tile):
-                    sums.add(predictor(torch.from_numpy(tile)[None])[0], weights, start)
-                done += 1
-                on_window(done / total)
-            following = windows.starts[2][n + 1 : n + 2]
-            yield from sums.release(following[0] if following else shape[2])
+        for step in _ahead(_steps(image, windows, area, skip, air, batch)):
+            if step.tiles:
+                for out, start in zip(predictor(torch.from_numpy(np.stack(step.tiles))), step.starts, strict=True):
+                    sums.add(out, weights, start)
+            done += step.visited
+            on_window(done / total)
+            if step.until is not None:
+                yield from sums.release(step.until)
+
+
+def _steps(
+    image: Array, windows: Windows, area: tuple[slice, slice], skip: Skip, air: float, batch: int
+) -> Iterator[_Step]:
+    """The windows over `area`, layer by layer from below."""
+    ends = [*windows.starts[2][1:], image.shape[3]]
+    for k, until in zip(windows.starts[2], ends, strict=True):
+        step = _Step([], [], 0)
+        for start in windows.layer(k, *area):
+            if len(step.tiles) == batch:
+                yield step
+                step = _Step([], [], 0)
+            step = _with_window(step, start, cut(image, start, windows.size, air), skip)
+        yield replace(step, until=until)
+
+
+def _with_window(step: _Step, start: Start, tile: Array, skip: Skip) -> _Step:
+    if skip(tile):
+        return replace(step, visited=step.visited + 1)
+    return _Step([*step.starts, start], [*step.tiles, tile], step.visited + 1)
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made by another thread while the one before is in use."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="medseg-ahead") as pool:
+        following = pool.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
 
 
 class _Sums:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from medseg.imaging.volume import Array
 from medseg.models.card import InputSpec
@@ -78,6 +80,19 @@ def _spread(length: int, side: int, step: float, *, backwards: bool) -> tuple[in
     return tuple(sorted(length - side - start for start in starts)) if backwards else tuple(starts)
 
 
+def gaussian_weights(size: Sequence[int], sigma: float = 1 / 8) -> Tensor:
+    """How much a window's voxels count in the blend, float32 of `size`: a Gaussian, never less than 0.001.
+
+    MONAI's `compute_importance_map`, bit for bit (the tests compare them), written out because importing MONAI takes
+    longer than segmenting a scan.
+    """
+    weights = torch.ones(())
+    for side in size:
+        along = torch.arange(-(side - 1) / 2, (side - 1) / 2 + 1)
+        weights = weights.unsqueeze(-1) * torch.exp(along**2 / (-2 * (side * sigma) ** 2))
+    return weights.clamp(min=max(float(weights.min()), 1e-3))
+
+
 def cut(image: Array, start: Start, size: Start, air: float = AIR) -> Array:
     """The window [channels, *size] (float32) of `image` [channels, i, j, k] at `start`; `air` where it leaves it."""
     sides = list(zip(image.shape[1:], start, size, strict=True))
@@ -100,3 +115,16 @@ def body_box(image: Array, air: float = AIR) -> Box:
         where = np.flatnonzero(dense.any(axis=tuple(a for a in range(image.ndim) if a != axis)))
         sides.append(slice(max(0, int(where[0]) - MARGIN), min(size, int(where[-1]) + 1 + MARGIN)))
     return tuple(sides)  # type: ignore[return-value]
+
+
+def common(body: Box, within: Box | None) -> Box:
+    """The part of the body that lies within a box; all of it where none does."""
+    if within is None:
+        return body
+    i, j, k = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(body, within, strict=True))
+    return (i, j, k) if all(side.start < side.stop for side in (i, j, k)) else body
+
+
+def shape_of(box: Box) -> tuple[int, ...]:
+    """Voxels along each side."""
+    return tuple(side.stop - side.start for side in box)

@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from medseg.errors import Cancelled, ConfigError, NoScanError
+from medseg.errors import Cancelled, ConfigError, NoScanError, WorkerError
 from medseg.imaging.emit import sha256_file
 from medseg.jobs.folders import is_result, publish, set_aside, sweep
 from medseg.jobs.lock import folder_lock
@@ -60,7 +60,7 @@ def run_batch(
         workers: number of processes; each wants the memory of a whole job.
         progress: called at every step, one call at a time, from threads of the batch.
         work: what the processes run.
-        options: backend, precision and the limit of memory of one process.
+        options: backend, precision, the limit of memory of one process, a localiser.
 
     Raises:
         NoScanError: there are no studies.
@@ -72,7 +72,9 @@ def run_batch(
     unique = _different(studies)
     _check(unique, out, workers)
     module, _, function = work.identify.partition(":")
-    digest: str = getattr(import_module(module), function)(model)
+    identify = getattr(import_module(module), function)
+    # A localiser decides where the model looks: with another one the work is another.
+    digest = " ".join(identify(name) for name in (model, options.localiser) if name is not None)
     task = ManifestRow("", "", "done", series=series or "", model=model, model_sha256=digest, way=options.way)
     with folder_lock(out):
         manifest = _recovered(out)
@@ -220,6 +222,9 @@ class _Batch:
         announce = partial(self._announce, task)
         replaceable = task.before.files if task.before else {}
         outcome = run_study(worker, request, watch, self.stop, replaceable, announce)
+        if outcome.failure is not None and outcome.failure.error == WorkerError.__name__:
+            # Its process broke down. Once more in a fresh one; what breaks that as well is this study's own fault.
+            outcome = run_study(worker, request, watch, self.stop, replaceable, announce)
         if outcome.status == "cancelled":
             return
         if outcome.failure is not None:
@@ -231,7 +236,9 @@ class _Batch:
 
     def _announce(self, task: _Task, part: Path, outcome: Outcome) -> None:
         """Put the result on record before it appears, so that a kill between the two loses nothing."""
+        verdict = str(outcome.result.get("verdict", ""))
         row = replace(task.row, seconds=outcome.seconds, findings=tuple(outcome.result.get("findings", ())))
+        row = replace(row, verdict=verdict)
         files, mask = inventory(part), sha256_file(part / MASK)
         self.manifest.put([replace(row, files=files, mask_sha256=mask, part=part.name)])
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import Cancelled, MedsegError, ResourceError
+from medseg.imaging.room import leave
 from medseg.jobs.request import Failure, JobRequest
 from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress
@@ -52,6 +53,7 @@ def _listen(pipe: Connection, requests: queue.SimpleQueue[dict[str, Any]], stop:
         while os.getppid() == parent:
             if pipe.poll(_PARENT_CHECK_S):
                 _sort(json.loads(pipe.recv_bytes()), requests, stop)
+    leave()
     os._exit(0)
 
 

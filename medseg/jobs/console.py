@@ -103,6 +103,9 @@ class BatchDisplay:
 
     def __call__(self, moment: BatchProgress) -> None:
         """Show one moment."""
+        for study, progress in moment.running:
+            if moment.total == 1 and progress.stage == "forecast":  # of many, the time left tells more
+                self.console.print(f"[dim]forecast[/]   {escape(study)}: {escape(progress.message)}")
         for row in moment.rows[self._told :]:
             self.console.print(_line(row))
         self._told = len(moment.rows)

@@ -33,6 +33,7 @@ class ManifestRow:
         study: name of its result folder.
         path: the input, absolute.
         status: 'done', 'failed', or 'skipped-unchanged' (finished by an earlier run and still whole).
+        verdict: of a finished study: 'segmented', or 'empty' with its reason among the findings.
         error: class of the error, e.g. 'MissingSlicesError'; empty without one, as message and advice.
         message: what happened; names the input.
         advice: the way out.
@@ -66,6 +67,7 @@ class ManifestRow:
     findings: tuple[str, ...] = ()
     files: dict[str, int] = field(default_factory=dict)
     part: str = ""
+    verdict: str = ""
 
     @property
     def finished(self) -> bool:

@@ -13,7 +13,7 @@ def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, 
     """Segment one study into the empty folder `request.out`.
 
     Returns:
-        `findings`: the result's remarks, a sentence each.
+        `findings`: the result's remarks, a sentence each; `verdict`: 'segmented', or 'empty' with its reason there.
 
     Raises:
         MedsegError: the study, the model or the folder cannot be used.
@@ -24,7 +24,7 @@ def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, 
         request.source, model=request.model, series=request.series, progress=progress, options=request.options
     )
     result.save(request.out)
-    return {"findings": [str(finding) for finding in result.findings]}
+    return {"findings": [str(finding) for finding in result.findings], "verdict": result.run["verdict"]}
 
 
 def identify_model(model: str) -> str:

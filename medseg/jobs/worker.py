@@ -21,14 +21,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import ResourceError, WorkerError
+from medseg.errors import ResourceError, StalledError, WorkerError
 from medseg.jobs.child import MEMORY_ADVICE
 from medseg.jobs.request import SEGMENT, Failure, JobRequest, Outcome
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 
 _POLL_S = 0.1
-_LEAVE_S = 0.5
+_LEAVE_S = 0.3
 _LAST_WORDS = 4000
+STALL_S = 1800.0
 _ENTRY = "from medseg.jobs.child import main; main()"
 
 
@@ -41,10 +42,13 @@ class Worker:
         work: importable name of what to run, see `medseg.jobs.request.Work`.
         grace_s: how long a cancelled request may take to stop by itself before the process is killed.
         threads: number of computing threads of the process; None leaves the choice to the libraries.
+        stall_s: how long it may be silent; then it hangs, and is killed.
     """
 
-    def __init__(self, work: str = SEGMENT.run, *, grace_s: float = 2.0, threads: int | None = None) -> None:
-        self.work, self.grace_s, self.threads = work, grace_s, threads
+    def __init__(
+        self, work: str = SEGMENT.run, *, grace_s: float = 1.0, threads: int | None = None, stall_s: float = STALL_S
+    ) -> None:
+        self.work, self.grace_s, self.threads, self.stall_s = work, grace_s, threads, stall_s
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._accepted = False
@@ -149,6 +153,7 @@ class Worker:
     def _follow(self, progress: ProgressCallback, cancelled: threading.Event) -> dict[str, Any]:
         """Pass events on until the last one; a dead child closes the pipe, so its end is seen at once."""
         deadline: float | None = None
+        heard_at = time.monotonic()
         while True:
             if deadline is None and cancelled.is_set():
                 deadline = time.monotonic() + self.grace_s
@@ -158,7 +163,11 @@ class Worker:
                 return {"kind": "cancelled"}
             event = self._receive()
             if event is None:
+                if time.monotonic() - heard_at > self.stall_s:
+                    self.close()
+                    return {"kind": "hung"}
                 continue
+            heard_at = time.monotonic()
             if event["kind"] == "accepted":
                 self._accepted = True
             elif event["kind"] == "progress":
@@ -184,6 +193,10 @@ class Worker:
         if event["kind"] == "failed":
             event["failure"]["series"] = tuple(event["failure"]["series"])
             return Outcome("failed", failure=Failure(**event["failure"]), seconds=seconds)
+        if event["kind"] == "hung":
+            reason = f"it made no progress for {self.stall_s / 60:.0f} minutes and was given up."
+            hung = Failure.of(StalledError(f"{request.source.name}: {reason}"), self._last_words())
+            return Outcome("failed", failure=hung, seconds=seconds)
         return Outcome("failed", failure=self._obituary(request.source), seconds=seconds)
 
     def _obituary(self, source: Path) -> Failure:

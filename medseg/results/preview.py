@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy import ndimage
 
 from medseg.imaging.volume import Array, Volume, reorient
 from medseg.labels import LabelTable
@@ -51,24 +52,23 @@ def plane(array: Array, axis: int, index: int) -> Array:
     Rows run from anterior or superior downwards; columns from the patient's right, or from
     anterior in the sagittal plane.
     """
-    cut = np.take(array, index, axis=axis)
+    cut = array[(slice(None),) * axis + (index,)]  # not `take`, which copies a turned scan whole
     return np.asarray(cut.T[::-1, ::-1])
 
 
 def busiest_slices(organs: Array) -> tuple[int, int, int]:
     """For each RAS axis the slice with most different organs, then most organ voxels."""
-    if not organs.any():
-        i, j, k = (size // 2 for size in organs.shape)
-        return i, j, k
-    best = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        score = np.zeros(organs.shape[axis])
-        for value in np.unique(organs)[1:]:
-            count = (organs == value).sum(axis=others).astype(float)
-            score += np.sqrt(count / count.max())
-        best.append(int(score.argmax()))
-    return best[0], best[1], best[2]
+    scores = [np.zeros(size) for size in organs.shape]
+    boxes = ndimage.find_objects(organs)
+    for value, box in enumerate(boxes, start=1):
+        if box is None:
+            continue
+        inside = organs[box] == value
+        for axis, score in enumerate(scores):
+            count = inside.sum(axis=tuple({0, 1, 2} - {axis})).astype(float)
+            score[box[axis]] += np.sqrt(count / count.max())
+    i, j, k = (int(score.argmax()) if boxes else len(score) // 2 for score in scores)
+    return i, j, k
 
 
 def blend(hu: Array, organs: Array, labels: LabelTable, window_hu: tuple[float, float] = WINDOW_HU) -> Array:

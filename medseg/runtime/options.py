@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from medseg.errors import ConfigError
 
@@ -21,26 +21,42 @@ class Options:
         backend: 'torch', 'onnxruntime', 'tensorrt', 'openvino', or 'auto'; $MEDSEG_BACKEND where nothing is asked.
         precision: 'fp32', 'bf16', 'fp16', 'int8', or 'auto'.
         max_memory_mb: what the process may take at most, in MiB; None sets no limit.
+        localiser: name or folder of a quick model that finds where the organs are, so that the other one works only
+            there; None works on the whole body.
+        accept: the user's reason to go on with what is no CT or holds no Hounsfield units; '' refuses it.
     """
 
     backend: str = field(default_factory=lambda: os.environ.get("MEDSEG_BACKEND", AUTO))
     precision: str = AUTO
     max_memory_mb: float | None = None
+    localiser: str | None = None
+    accept: str = ""
 
     @property
     def way(self) -> str:
-        """Backend and precision, where the user asked for them; they decide about the last voxels of a mask."""
-        return "" if (self.backend, self.precision) == (AUTO, AUTO) else f"{self.backend} {self.precision}"
+        """What the user asked for and a mask depends on: backend and precision (its last voxels), and the localiser."""
+        how = "" if (self.backend, self.precision) == (AUTO, AUTO) else f"{self.backend} {self.precision}"
+        return how if self.localiser is None else f"{how} localiser {self.localiser}".strip()
 
     @classmethod
-    def asked(cls, backend: str | None, precision: str, max_memory: str | None) -> Options:
+    def asked(
+        cls,
+        backend: str | None,
+        precision: str,
+        max_memory: str | None,
+        localiser: str | None = None,
+        accept: str | None = None,
+    ) -> Options:
         """The options of a command line.
 
         Raises:
-            ConfigError: `max_memory` is no size.
+            ConfigError: `max_memory` is no size, or `accept` says nothing.
         """
         limit = None if max_memory is None else parse_memory_mb(max_memory)
-        return cls(precision=precision, max_memory_mb=limit) if backend is None else cls(backend, precision, limit)
+        if accept is not None and not accept.strip():
+            raise ConfigError("--accept needs a reason.", advice='Write it as --accept "phantom, HU checked by hand".')
+        chosen = cls(precision=precision, max_memory_mb=limit, localiser=localiser, accept=accept or "")
+        return chosen if backend is None else replace(chosen, backend=backend)
 
 
 def parse_memory_mb(text: str) -> float:

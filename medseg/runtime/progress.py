@@ -11,7 +11,7 @@ class Progress:
     """One step forward.
 
     Attributes:
-        stage: short name of the stage, e.g. 'read', 'prepare', 'segment', 'clean', 'measure', 'save'.
+        stage: short name of the stage, e.g. 'read', 'forecast', 'prepare', 'segment', 'clean', 'measure', 'save'.
         fraction: share of the whole job that is done, 0 ... 1.
         message: a sentence for the user.
     """

@@ -116,6 +116,14 @@ def test_scans_are_told_from_contours_and_split(scans: Path, tmp_path: Path) -> 
         find_scans(tmp_path)
 
 
+def test_of_many_scans_a_few_that_are_spread_over_all_suffice() -> None:
+    scans = [Path(f"{number:03}.nii.gz") for number in range(163)]
+    calibrate, judge = split(scans)
+    assert len(calibrate) == len(judge) == 12
+    assert (calibrate[0], calibrate[-1]) == (scans[0], scans[162])
+    assert not set(calibrate) & set(judge)
+
+
 def test_tiles_are_what_inference_cuts(planted: ModelPackage) -> None:
     spec = planted.card.input
     assert spec is not None

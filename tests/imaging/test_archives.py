@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +12,19 @@ import pytest
 
 from medseg import errors
 from medseg.imaging import read_volume
+from medseg.imaging.room import reading_room
 from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
 
 SMALL = phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), orientation="LPS")
 
 
 @pytest.fixture(autouse=True)
-def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Unpacked files go here, so that what is left behind can be seen."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+def own_temporary_folder() -> Path:
+    """Where the reading process unpacks, so that what is left behind can be seen."""
+    room = reading_room()
+    room.warm_up()
+    assert room._scratch is not None
+    return room._scratch.path
 
 
 def _zip_folder(path: Path, folder: Path, **extra: bytes) -> Path:

@@ -64,6 +64,23 @@ def _tilt(dataset: pydicom.Dataset, k: int) -> None:
     dataset.ImageOrientationPatient = [1, 0, 0, 0, f"{np.cos(np.pi / 12):.9f}", f"{np.sin(np.pi / 12):.9f}"]
 
 
+def _named(fault: Callable[[pydicom.Dataset, int], Any], tilt: float) -> Callable[[pydicom.Dataset, int], Any]:
+    def both(dataset: pydicom.Dataset, k: int) -> None:
+        fault(dataset, k)
+        dataset.GantryDetectorTilt = tilt
+
+    return both
+
+
+def _steep(dataset: pydicom.Dataset, k: int) -> None:
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, "0.5", f"{np.sin(np.pi / 3):.9f}"]
+
+
+def _askew(dataset: pydicom.Dataset, k: int) -> None:
+    x, y, z = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x + k, y + k, z]
+
+
 def _short_pixels(dataset: pydicom.Dataset, k: int) -> None:
     dataset.PixelData = dataset.PixelData[:100]
 
@@ -99,7 +116,9 @@ FAULTS: dict[str, Fault] = {
     "only one slice": Fault(errors.NotVolumeError, "single slice", skip=tuple(range(1, 18))),
     "wider from the middle on": Fault(errors.GeometryError, "one even spacing", _shifted_in_depth),
     "one slice off": Fault(errors.GeometryError, "one even spacing", _jitter),
-    "tilted gantry": Fault(errors.GantryTiltError, "15.0 degrees", _tilt),
+    "tilt that the header contradicts": Fault(errors.GantryTiltError, "their header names 3", _named(_tilt, 3)),
+    "sheared by 60 degrees": Fault(errors.GantryTiltError, "60.0 degrees", _steep),
+    "sheared along both axes": Fault(errors.GantryTiltError, "not along one axis", _askew),
     "no position": Fault(errors.GeometryError, "ImagePositionPatient", _set(ImagePositionPatient=None)),
     "no position in one": Fault(
         errors.GeometryError, "IM0004.dcm has no place", _only(4, _set(ImagePositionPatient=None))
@@ -131,7 +150,9 @@ FAULTS: dict[str, Fault] = {
     "screenshots": Fault(errors.NotCTError, "18 x captures", _class(SecondaryCaptureImageStorage, "CT")),
     "structures only": Fault(errors.NotCTError, "RTSTRUCT", _class(RTStructureSetStorage, "RTSTRUCT")),
     "localizers only": Fault(errors.NotVolumeError, "localizers", _set(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])),
-    "enhanced": Fault(errors.NotVolumeError, "enhanced (multi-frame)", _class(EnhancedCTImageStorage, "CT")),
+    "enhanced without frames": Fault(
+        errors.CorruptFileError, "1 frames and describes 0", _class(EnhancedCTImageStorage, "CT")
+    ),
     "several frames": Fault(errors.NotVolumeError, "multi-frame", _set(NumberOfFrames=18)),
     "two patients": Fault(errors.CorruptFileError, "2 patients", _only(4, _set(PatientID="PLANTED-ID-8"))),
     "two studies": Fault(errors.CorruptFileError, "2 studies", _only(4, _set(StudyInstanceUID="1.2.3"))),
@@ -474,3 +495,18 @@ def test_edited_series_keeps_its_class(tmp_path: Path) -> None:
     folder = write_dicom_series(tmp_path / "case", SMALL)
     edit_dicom(folder / "IM0000.dcm", lambda dataset: setattr(dataset, "SOPClassUID", CTImageStorage))
     assert isinstance(read_volume(folder), Volume)
+
+
+@pytest.mark.parametrize(("step", "said"), [(7.5, 0), (-7.5, 0), (7.95, 0), (6.95, 1), (8.05, 1), (0.0, 1)])
+def test_slice_locations_beside_the_places(step: float, said: int, tmp_path: Path) -> None:
+    def located(dataset: pydicom.Dataset, k: int) -> None:
+        dataset.SliceLocation = f"{step * k:.4f}"
+
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=located))
+    assert [f.code for f in volume.findings] == ["contradicting_header"] * said
+
+
+@pytest.mark.parametrize(("named", "said"), [(18, 0), (17, 0), (36, 0), (54, 0), (19, 1), (35, 1)])
+def test_images_that_the_header_counts(named: int, said: int, tmp_path: Path) -> None:
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, ImagesInAcquisition=named))
+    assert [f.code for f in volume.findings] == ["slices_missing_at_end"] * said

@@ -44,7 +44,10 @@ def test_bytes_are_deterministic_and_hold_no_text(tmp_path: Path) -> None:
     assert header[328:344].strip(b"\0") == b""
 
 
-@pytest.mark.parametrize("labels", [LABELS[1:], LABELS.astype(int) - 1, LABELS.astype(int) + 256])
+ONE_TOO_LARGE = np.where(np.arange(LABELS.size).reshape(LABELS.shape) == 5, 256, LABELS.astype(int))
+
+
+@pytest.mark.parametrize("labels", [LABELS[1:], LABELS.astype(int) - 1, LABELS.astype(int) + 256, ONE_TOO_LARGE])
 def test_what_does_not_fit_is_refused(labels: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(errors.OutputError):
         write_label_map(tmp_path / "mask.nii.gz", labels, SMALL.geometry)

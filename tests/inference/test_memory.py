@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medseg.errors import ResourceError
 from medseg.imaging.volume import Geometry
-from medseg.inference.memory import TileCost, fit, forecast, measure_tile, resident_mb
+from medseg.inference.memory import Job, TileCost, fit, forecast, measure_tiles, resident_mb
 from medseg.models.card import InputSpec
 
 SPEC = InputSpec(spacing_mm=(1.5, 1.5, 1.5), window_hu=(-300, 900), patch_size=(64, 64, 64), overlap_ratio=0.3)
@@ -22,9 +22,9 @@ def grid(*shape: int, step_mm: float = 0.75) -> Geometry:
 
 
 def test_more_classes_and_a_larger_plane_take_more_and_a_longer_scan_hardly() -> None:
-    small = forecast(grid(512, 512, 100), SPEC, 8, TILE, 500)
-    many = forecast(grid(512, 512, 100), SPEC, 117, TILE, 500)
-    long = forecast(grid(512, 512, 200), SPEC, 117, TILE, 500)
+    small = forecast(Job(grid(512, 512, 100), SPEC, 8), TILE, 500)
+    many = forecast(Job(grid(512, 512, 100), SPEC, 117), TILE, 500)
+    long = forecast(Job(grid(512, 512, 200), SPEC, 117), TILE, 500)
     sums_mb = 117 * 256 * 256 * 64 * 4 / 2**20
     assert many.memory_mb - small.memory_mb > 0.9 * sums_mb
     assert long.memory_mb - many.memory_mb < 0.2 * sums_mb
@@ -32,8 +32,8 @@ def test_more_classes_and_a_larger_plane_take_more_and_a_longer_scan_hardly() ->
 
 
 def test_the_plane_is_cut_to_keep_a_limit() -> None:
-    free = fit(grid(512, 512, 300), SPEC, 117, TILE, 500, None)
-    tight = fit(grid(512, 512, 300), SPEC, 117, TILE, 500, 2000)
+    free = fit(Job(grid(512, 512, 300), SPEC, 117), [TILE], 500, None)
+    tight = fit(Job(grid(512, 512, 300), SPEC, 117), [TILE], 500, 2000)
     assert free.parts == (1, 1)
     assert free.memory_mb > 2000 >= tight.memory_mb
     assert tight.parts > (1, 1)
@@ -42,14 +42,23 @@ def test_the_plane_is_cut_to_keep_a_limit() -> None:
 
 def test_a_limit_that_no_plan_keeps_is_refused_with_both_figures() -> None:
     with pytest.raises(ResourceError, match=r"needs about \d\.\d GB of memory, and 0\.6 GB are allowed"):
-        fit(grid(512, 512, 300), SPEC, 117, TILE, 500, 600)
+        fit(Job(grid(512, 512, 300), SPEC, 117), [TILE], 500, 600)
 
 
 def test_a_forecast_reads_as_a_sentence_and_as_json() -> None:
-    plan = forecast(grid(64, 64, 64), SPEC, 3, TILE, 500)
+    plan = forecast(Job(grid(64, 64, 64), SPEC, 3), TILE, 500)
     assert str(plan).startswith("about ")
     assert str(plan).endswith(" GB")
-    assert plan.to_json() == {"memory_mb": plan.memory_mb, "seconds": plan.seconds, "parts": (1, 1)}
+    assert plan.to_json() == {"memory_mb": plan.memory_mb, "seconds": plan.seconds, "parts": (1, 1), "batch": 1}
+
+
+def test_the_largest_batch_that_keeps_the_limit_is_taken_where_it_is_faster() -> None:
+    tiles = [TileCost(0.5, 200, 1), TileCost(0.3, 400, 2), TileCost(0.25, 3000, 4)]
+    scan = Job(grid(512, 512, 300), SPEC, 8)
+    plans = {limit: fit(scan, tiles, 500, limit) for limit in (None, 3000, 1150)}
+    assert [plan.batch for plan in plans.values()] == [4, 2, 1]
+    assert all(plan.memory_mb <= limit for limit, plan in plans.items() if limit is not None)
+    assert fit(scan, [TileCost(0.5, 200, 1), TileCost(0.6, 400, 2)], 500, None).batch == 1
 
 
 def test_a_tiles_memory_is_what_its_network_holds() -> None:
@@ -57,7 +66,22 @@ def test_a_tiles_memory_is_what_its_network_holds() -> None:
         held = torch.ones(64 * 2**20 // 4)
         return tile * held[0]
 
-    cost = measure_tile(hungry, (32, 32, 32))
+    (cost,) = measure_tiles(hungry, (32, 32, 32))
     assert 50 < cost.memory_mb < 120
     assert cost.seconds > 0
     assert resident_mb() > 50
+
+
+def test_a_batch_that_does_not_fit_is_left_out_and_no_larger_one_tried() -> None:
+    seen = []
+
+    def small(tiles: Tensor) -> Tensor:
+        seen.append(len(tiles))
+        if len(tiles) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return tiles
+
+    assert [cost.batch for cost in measure_tiles(small, (8, 8, 8), (1, 2, 4, 8))] == [1, 2]
+    assert max(seen) == 4
+    with pytest.raises(torch.OutOfMemoryError):
+        measure_tiles(small, (8, 8, 8), (4,))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +97,22 @@ def test_the_example_yields_all_seven_organs_on_their_sides() -> None:
     assert places["parotid_gland_right"][0] > places["brainstem"][0] + 20
     assert places["brainstem"][2] > places["mandible"][2] > places["larynx"][2]
     assert places["larynx"][1] > places["spinal_cord"][1]
+
+
+def test_ctrl_c_ends_it_soon_and_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "medseg", "segment", str(example_path()), "-o", str(out), "--backend", "torch"]
+    process = subprocess.Popen([*command, "--precision", "fp32"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = next(line for line in process.stderr if "forecast" in line)
+    assert "This will take about" in said
+    time.sleep(0.5)  # into the network
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert time.monotonic() - began < 4.0  # two seconds on an idle machine
+    assert process.returncode == 130
+    assert {path.name for path in out.iterdir()} <= {"manifest.json", "manifest.csv", ".medseg-batch.lock"}
 
 
 @pytest.mark.real

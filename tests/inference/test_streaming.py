@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import threading
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai.data.utils import compute_importance_map
 from monai.inferers.inferer import SlidingWindowInferer
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError
+from medseg.errors import Cancelled, ConfigError
 from medseg.imaging.volume import Array
 from medseg.inference.inferer import StreamingInferer
 from medseg.inference.streaming import columns, count_visits, stream_logits
-from medseg.inference.windows import Windows
+from medseg.inference.windows import Windows, gaussian_weights
 from medseg.preprocess.blocks import LogitBlock
 from tests.inference.whole import gather
 
@@ -52,6 +55,47 @@ def test_the_logits_are_those_of_monai(shape: tuple[int, int, int], overlap: flo
     net, image = network(), scan(shape)
     blocks = streamed(net, image, Windows.over(shape, (8, 9, 8), overlap))
     np.testing.assert_allclose(gather(blocks, shape), by_monai(net, image, (8, 9, 8), overlap), rtol=1e-4, atol=1e-5)
+
+
+def test_the_weights_of_a_window_are_those_of_monai() -> None:
+    for size in [(64, 64, 64), (8, 9, 8), (1, 12, 30), (160, 17, 33)]:
+        assert torch.equal(gaussian_weights(size), compute_importance_map(size, mode="gaussian", sigma_scale=0.125))
+
+
+@pytest.mark.parametrize("batch", [2, 3, 100])
+def test_windows_that_go_through_the_network_together_change_nothing(batch: int) -> None:
+    net, image, sizes = network(), scan((20, 17, 41)), []
+    image[:, :6] = -1.0
+    windows = Windows.over(image.shape, (8, 9, 8), 0.4)
+
+    def counted(tiles: Tensor) -> Tensor:
+        sizes.append(len(tiles))
+        return net(tiles)
+
+    def labels(**how: Any) -> Array:
+        with torch.no_grad():
+            blocks = stream_logits(counted, image[None], windows, skip=lambda tile: bool(tile.max() <= -1), **how)
+            return gather(blocks, image.shape)
+
+    alone, shares = labels(), []
+    sizes.clear()
+    together = labels(batch=batch, on_window=shares.append)
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
+    assert 1 < max(sizes) <= batch
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_stopping_in_the_middle_leaves_no_thread_behind() -> None:
+    net, image = network(), scan((20, 17, 41))
+
+    def stop(share: float) -> None:
+        if share > 0.3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled), torch.no_grad():
+        list(stream_logits(net, image[None], Windows.over(image.shape, (8, 9, 8), 0.4), on_window=stop))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("medseg-ahead")]
 
 
 @pytest.mark.parametrize("parts", [(2, 1), (1, 3), (3, 2), (99, 99)])

@@ -62,6 +62,17 @@ def test_every_face_of_the_scan_counts_as_its_edge(face: tuple[int, int]) -> Non
     assert rows(scan, mask)[0].touches_edge
 
 
+def test_a_slice_counts_when_a_part_of_it_is_filled() -> None:
+    labels = np.zeros((6, 6, 6), np.uint8)
+    labels[1:5, 1, 1] = labels[1, 1:5, 2] = labels[1, 1, 3] = 1
+    geometry = Geometry((6, 6, 6), np.eye(4))
+    volume = Volume(np.zeros((6, 6, 6), np.float32), geometry)
+    table = LabelTable.from_json([{"name": "brainstem", "value": 1, "color": [1, 2, 3]}])
+    (row,) = measure(LabelMap(labels, labels, geometry), volume, table)
+    assert row.slices == 3
+    assert row.extent_mm == (4.0, 4.0, 3.0)
+
+
 def test_rules_have_no_probability() -> None:
     assert rows(*scan_and_mask(), confidence=0)[0].mean_probability is None
 

@@ -1,0 +1,77 @@
+"""Any scan in, `Volume` out: what the reading process runs (see `room`). The content decides, not the extension."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from medseg.errors import InputError, NoScanError, TruncatedFileError, UnknownFormatError
+from medseg.imaging.acceptance import NOTHING, Acceptance
+from medseg.imaging.nifti import read_nifti
+from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
+from medseg.imaging.volume import Volume
+
+
+def read_here(path: Path, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
+    """Read a CT in this process; see `reader.read_volume`, which does it in one that may break.
+
+    Raises:
+        InputError: one of its branches; the text names the file, the reason and the way out.
+    """
+    try:
+        before = _state(path)
+        volume = _read(path, series, accept)
+        if _state(path) != before:
+            advice = "Wait until it is complete, and try again."
+            raise TruncatedFileError(path, "changed while it was read.", advice=advice)
+        return volume
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror or error}).", advice="Check the path.") from error
+
+
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of what is read: a copy that is still under way changes them."""
+    if not path.is_dir():
+        found = [path] if path.exists() else []
+    else:
+        found = [Path(entry.path) for entry in os.scandir(path) if entry.is_file()]
+    states = ((entry.name, entry.stat()) for entry in found)
+    return tuple(sorted((name, about.st_size, about.st_mtime_ns) for name, about in states))
+
+
+def _read(path: Path, series: str | None, accept: Acceptance) -> Volume:
+    if path.is_dir():
+        from medseg.imaging.dicom import read_dicom_folder
+
+        return read_dicom_folder(path, series=series, accept=accept)
+    if not path.exists():
+        raise NoScanError(path, "does not exist.", advice="Check the path.")
+    if not path.is_file():
+        raise UnknownFormatError(path, "is neither a file nor a folder.")
+    return _read_file(path, series, accept)
+
+
+def _read_file(path: Path, series: str | None, accept: Acceptance) -> Volume:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    match sniff_bytes(head):
+        case "nifti":
+            return read_nifti(path, accept=accept)
+        case "nrrd":
+            from medseg.imaging.nrrd import read_nrrd
+
+            return read_nrrd(path, accept=accept)
+        case "mha":
+            from medseg.imaging.metaimage import read_metaimage
+
+            return read_metaimage(path, accept=accept)
+        case "zip":
+            from medseg.imaging.archive import read_zip
+
+            return read_zip(path, series=series, accept=accept)
+        case "dicom":
+            from medseg.imaging.dicom import read_dicom_file
+
+            return read_dicom_file(path, series=series, accept=accept)
+        case _:
+            raise UnknownFormatError(path, f"is {describe(head)}, not a scan.")

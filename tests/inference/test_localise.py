@@ -1,0 +1,144 @@
+"""A quick model before a slow one: the same organs, fewer windows, and a word on where was searched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+import medseg
+from medseg.errors import ConfigError
+from medseg.imaging.volume import Geometry, Volume
+from medseg.inference.localise import LocalisedSegmenter
+from medseg.inference.memory import TileCost
+from medseg.inference.region import Region, body_region
+from medseg.inference.segmenter import NetworkSegmenter, build_segmenter
+from medseg.inference.warm import warm_segmenter
+from medseg.labels import LabelTable
+from medseg.models.store import load_model
+from medseg.runtime.options import Options
+from medseg.runtime.provenance import StageClock
+from tests.inference.planted import planted_volume, threshold_card, write_package
+
+
+def model(folder: Path, step_mm: float, seconds: float, **changes: object) -> NetworkSegmenter:
+    """The threshold network at a spacing, with a cost that is not measured."""
+    card = threshold_card((step_mm,) * 3, name=f"at{step_mm:g}mm", **changes)
+    segmenter = build_segmenter(load_model(write_package(folder / f"{step_mm:g}mm", card)))
+    assert isinstance(segmenter, NetworkSegmenter)
+    segmenter.costs = lambda: (TileCost(seconds, 10.0),)
+    return segmenter
+
+
+def in_a_long_scan() -> Volume:
+    """Sphere and box in the upper quarter of water that goes on for half a metre below them."""
+    short = planted_volume((40, 36, 40), (4.0, 4.0, 4.0))
+    below = np.full((40, 36, 120), 40.0, np.float32)
+    affine = short.affine.copy()
+    affine[:3, 3] -= affine[:3, 2] * 120
+    return Volume(np.concatenate([below, short.hu], axis=2), Geometry((40, 36, 160), affine), name="long")
+
+
+def counted(segmenter: NetworkSegmenter) -> list[int]:
+    """The windows that a segmenter computes from now on."""
+    seen: list[int] = []
+    plain = segmenter.predict
+
+    def predict(tiles: Tensor) -> Tensor:
+        seen.append(len(tiles))
+        return plain(tiles)
+
+    segmenter.predict = predict
+    return seen
+
+
+def test_only_the_part_with_the_organs_is_computed_and_the_mask_is_the_same(tmp_path: Path) -> None:
+    quick, full = model(tmp_path, 8, 0.001), model(tmp_path, 3, 1.0)
+    volume = in_a_long_scan()
+    windows = counted(full)
+    alone = full(volume, StageClock())
+    everywhere = len(windows)
+    windows.clear()
+    localised = LocalisedSegmenter(quick, full)(volume, StageClock())
+    assert alone.label_map.labels.any()
+    np.testing.assert_array_equal(localised.label_map.labels, alone.label_map.labels)
+    assert len(windows) < 0.6 * everywhere
+    assert [finding.code for finding in localised.findings] == ["localised"]
+    assert "at8mm@1.2.3 found parotid gland left" in localised.findings[0].message
+    assert localised.forecast is not None
+    assert alone.forecast is not None
+    assert localised.forecast.seconds < 0.8 * alone.forecast.seconds
+
+
+def test_where_nothing_is_found_the_whole_scan_is_searched(tmp_path: Path) -> None:
+    quick, full = model(tmp_path, 8, 0.001), model(tmp_path, 3, 1.0)
+    water = planted_volume((28, 26, 24), (4.0, 4.0, 4.0), sphere_hu=40.0, box_hu=40.0)
+    windows = counted(full)
+    raw = LocalisedSegmenter(quick, full)(water, StageClock())
+    assert windows
+    assert raw.findings[0].code == "not_localised"
+    assert "found none of the organs" in raw.findings[0].message
+
+
+def test_a_localiser_that_saves_nothing_is_not_asked(tmp_path: Path) -> None:
+    quick, full = model(tmp_path, 4, 1.0), model(tmp_path, 5, 1.0)
+    asked = counted(quick)
+    raw = LocalisedSegmenter(quick, full)(planted_volume((28, 26, 24), (4.0, 4.0, 4.0)), StageClock())
+    assert not asked
+    assert "would save no time" in raw.findings[0].message
+    assert raw.label_map.labels.any()
+
+
+def test_models_without_a_common_organ_or_a_network_are_no_pair(tmp_path: Path) -> None:
+    other = LabelTable.from_names({"larynx": 1, "mandible": 2}).to_json()
+    quick, full = model(tmp_path, 8, 0.001, labels=other), model(tmp_path, 3, 1.0)
+    with pytest.raises(ConfigError, match="knows none of the organs"):
+        LocalisedSegmenter(quick, full)
+    with pytest.raises(ConfigError, match=r"tissue-hu.*has no network"):
+        warm_segmenter(str(tmp_path / "3mm"), Options("torch", "fp32", localiser="tissue-hu"))
+
+
+def test_segment_takes_a_localiser_by_name_and_forecasts(tmp_path: Path) -> None:
+    model(tmp_path, 8, 0.001), model(tmp_path, 3, 1.0)
+    options = Options("torch", "fp32", localiser=str(tmp_path / "8mm"))
+    volume = in_a_long_scan()
+    foretold = medseg.forecast(volume, model=str(tmp_path / "3mm"), options=options)
+    result = medseg.segment(volume, model=str(tmp_path / "3mm"), options=options)
+    assert foretold is not None
+    assert foretold.seconds > 0
+    assert result.findings[0].code in ("localised", "not_localised")
+    assert result.mask.any()
+    assert medseg.forecast(volume, model="tissue-hu") is None
+    assert options.way.endswith(f"localiser {tmp_path / '8mm'}")
+    assert replace(options, localiser=None).way == "torch fp32"
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR"])
+def test_a_region_is_found_on_any_grid_of_the_scan(orientation: str) -> None:
+    volume = planted_volume((20, 22, 24), (4.0, 4.0, 5.0), orientation=orientation)
+    mask = np.zeros(volume.hu.shape, bool)
+    mask[5:9, 6:12, 7:8] = True
+    region = Region.around(mask, volume.geometry)
+    assert region is not None
+    assert region.on(volume.geometry, 0.0) == (slice(4, 10), slice(5, 13), slice(6, 9))
+    box = region.on(volume.geometry.canonical(), 10.0)
+    lengths = sorted(side.stop - side.start for side in box)
+    assert lengths[0] >= 1 + 2 * 2
+    assert all(
+        0 <= side.start < side.stop <= size for side, size in zip(box, volume.geometry.canonical().shape, strict=True)
+    )
+
+
+def test_the_body_is_what_is_denser_than_air() -> None:
+    hu = np.full((40, 40, 40), -1000.0, np.float32)
+    hu[8:25, 12:29, 16:33] = 40.0
+    geometry = Geometry((40, 40, 40), np.diag([2.0, 2.0, 2.0, 1.0]))
+    body = body_region(hu, geometry, -300.0)
+    assert body is not None
+    for side, (low, high) in zip(body.on(geometry, 0.0), ((8, 25), (12, 29), (16, 33)), strict=True):
+        assert low - 3 <= side.start <= low + 1
+        assert high - 3 <= side.stop <= high + 3
+    assert body_region(np.full((8, 8, 8), -1000.0, np.float32), Geometry((8, 8, 8), np.eye(4)), -300.0) is None
