@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,13 +14,23 @@ FILE = Path(__file__).with_name("lexicon.yaml")
 
 
 @cache
+def _raw() -> dict[str, Any]:
+    return dict(yaml.safe_load(FILE.read_text(encoding="utf-8")))
+
+
+@cache
 def _groups() -> dict[str, dict[str, list[str]]]:
-    raw = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return {
         group: {key: [str(word) for word in words] for key, words in entries.items()}
-        for group, entries in raw.items()
+        for group, entries in _raw().items()
         if isinstance(entries, dict)
     }
+
+
+@cache
+def stop_words() -> frozenset[str]:
+    """English words that say nothing by themselves."""
+    return frozenset(_raw()["stop"].split())
 
 
 def words_of(group: str) -> Mapping[str, list[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class StudyView:
     def save(self, path: Path) -> None:
         """Write as .npz without pickles."""
         names = sorted(self.names)
-        header = {
+        header: dict[str, Any] = {
             "names": np.array(names),
             "values": np.array([self.names[name] for name in names]),
             "known": np.array(sorted(self.known), dtype=str),

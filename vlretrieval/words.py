@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 
+from vlretrieval.lexicon import stop_words
 from vlretrieval.reports.sentences import split_clauses, split_sentences
 
 _WORD = re.compile(r"[a-zà-ÿ]+|\d+(?:\.\d+)?|[\u4e00-\u9fff]+")
-_STOP = frozenset(
-    "a an the is are was were be been of in on at to and or with by for from as that this these it its there which "
-    "has have had no not without neither nor".split()  # noqa: SIM905 - a list of words reads better as words
-)
 DENIED = "not_"
 
 
@@ -31,7 +28,7 @@ def _terms(clause: str) -> list[str]:
     for word in _WORD.findall(clause):
         if "\u4e00" <= word[0] <= "\u9fff":
             found += [word] if len(word) == 1 else [word[n : n + 2] for n in range(len(word) - 1)]
-        elif word not in _STOP:
+        elif word not in stop_words():
             found.append(stem(word))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.imaging.archive import unpacked
-from medseg.imaging.dicom_headers import DicomFile, read_header
+from medseg.imaging.dicom_headers import DicomFile, read_headers
 from medseg.imaging.sniff import sniff
 
 
@@ -27,5 +27,5 @@ def read_patient(path: Path) -> str:
 
 
 def _patient(source: Path, file: Path) -> str:
-    header = read_header(source, DicomFile(file, file.name))
-    return "" if header is None else header.patient
+    headers = read_headers(source, DicomFile(file, file.name))
+    return headers[0].patient if headers else ""

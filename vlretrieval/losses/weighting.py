@@ -37,6 +37,13 @@ class DynamicLoss(nn.Module):
         ConfigError: no weights, or one that is not positive.
     """
 
+    base: Tensor
+    means: Tensor
+    running: Tensor
+    logits: Tensor
+    before: Tensor
+    calls: Tensor
+
     def __init__(
         self,
         base_weights: Mapping[str, float] | Sequence[float] | Tensor,

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from medseg.errors import DataError
+from medseg.inference.backends.predictor import needs
 from vlretrieval.study import Entry, Study
 from vlretrieval.words import analyse
+
+with needs("pyarrow", "retrieval"):
+    import pyarrow as pa
 
 FORMAT = 1
 _STAMP = b"vlretrieval"

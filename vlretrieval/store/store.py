@@ -9,38 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medseg.errors import DataError, ModelError, NoScanError, OutputError
+from medseg.errors import DataError, ModelError, NoScanError
+from medseg.imaging.emit import emit
 from medseg.imaging.volume import Array
-from medseg.inference.backends.predictor import needs
+from vlretrieval.store.database import connect, in_list, quiet, quoted, tables, written
 from vlretrieval.store.memory import Ranking, Space
-from vlretrieval.store.schema import (
-    StoreInfo,
-    organ_rows,
-    organ_schema,
-    study_of,
-    study_rows,
-    study_schema,
-)
+from vlretrieval.store.schema import StoreInfo, organ_rows, organ_schema, study_of, study_rows, study_schema
+from vlretrieval.store.upkeep import PROBES, REFINE, has_index, index_vectors, make_indices, purge, rewrite, spans_of
 from vlretrieval.study import Entry, Study, Vectors
 from vlretrieval.words import analyse
 
 EXACT_UP_TO = 200_000
 STUDIES, ORGANS = "studies", "organs"
-_NOW = timedelta(0)
-_FRESH = timedelta(seconds=1)  # how soon a reader notices what another process has added
-# Of the index: how many of its cells are searched, and how many candidates are compared exactly.
-PROBES, REFINE = 48, 10
 
 
 @dataclass(frozen=True)
@@ -70,9 +59,9 @@ class Store:
             NoScanError: nothing is there.
             DataError: something else is there.
         """
-        database = _connect(uri)
-        with _quiet():
-            if STUDIES not in _tables(database):
+        database = connect(uri)
+        with quiet():
+            if STUDIES not in tables(database):
                 raise NoScanError(Path(str(uri)), "holds no archive.", advice="Make one: vlretrieval index FOLDER.")
             metadata = database.open_table(STUDIES).schema.metadata
         return cls(str(uri), database, StoreInfo.read(metadata, str(uri)))
@@ -85,9 +74,9 @@ class Store:
             ModelError: other models made it: vectors of two models cannot be compared.
             DataError: something else is there.
         """
-        database = _connect(uri)
-        with _quiet():
-            if STUDIES in _tables(database):
+        database = connect(uri)
+        with quiet():
+            if STUDIES in tables(database):
                 store = cls.open(uri)
                 store.check(info)
                 return store
@@ -109,6 +98,10 @@ class Store:
                     f"The archive {self.uri} was made with {name} {here}; this is {there}. They cannot be mixed.",
                     advice="Use that model, or index anew into another folder.",
                 )
+
+    @property
+    def _tables(self) -> tuple[Any, Any]:
+        return self._studies, self._organs
 
     def __len__(self) -> int:
         return int(self._studies.count_rows())
@@ -132,7 +125,7 @@ class Store:
         first = self._next_key()
         studies = study_rows(self.info, list(latest.values()), first)
         organs = organ_rows(self.info, list(latest.values()), first)
-        with _quiet(), _written(self.uri):
+        with quiet(), written(self.uri):
             self._drop_orphans()
             old = self.keys(" OR ".join(f"id = {quoted(id_)}" for id_ in latest))
             if organs.num_rows:
@@ -161,13 +154,13 @@ class Store:
         """Take away studies, and rewrite every file that held them."""
         if not len(keys):
             return Removed(0, 0)
-        with _quiet(), _written(self.uri):
+        with quiet(), written(self.uri):
             organs = int(self._organs.count_rows(in_list("key", keys)))
-            spans = [_spans(table, keys) for table in (self._studies, self._organs)]
+            spans = [spans_of(table, keys) for table in self._tables]
             self._delete_keys(keys)
-            for table, found in zip((self._studies, self._organs), spans, strict=True):
-                _rewrite(table, found)
-            self._purge()
+            for table, found in zip(self._tables, spans, strict=True):
+                rewrite(table, found)
+                purge(table, self.info)
         self._spaces.clear()
         return Removed(len(keys), organs)
 
@@ -175,70 +168,25 @@ class Store:
         self._studies.delete(in_list("key", keys))
         self._organs.delete(in_list("key", keys))
 
-    def _purge(self) -> None:
-        """Indices hold words and codes of what was deleted: they are made anew, and old versions go."""
-        for table in (self._studies, self._organs):
-            made = [index.columns[0] for index in table.list_indices()]
-            for index in table.list_indices():
-                table.drop_index(index.name)
-            table.optimize(cleanup_older_than=_NOW, delete_unverified=True)
-            self._make_indices(table, made)
-            table.optimize(cleanup_older_than=_NOW, delete_unverified=True)
-
     def tidy(self) -> None:
         """Join small files, index words and numbers, forget old versions. After indexing, and now and then within."""
-        with _quiet(), _written(self.uri):
-            for table in (self._studies, self._organs):
-                self._make_indices(table, [index.columns[0] for index in table.list_indices()] or None)
+        with quiet(), written(self.uri):
+            for table in self._tables:
+                make_indices(table, self.info)
                 table.optimize(cleanup_older_than=timedelta(minutes=10))
-
-    def _make_indices(self, table: Any, columns: Sequence[str] | None) -> None:
-        """Indices of the columns; the usual ones where None is said, those that are there stay."""
-        from lancedb.index import FTS, Bitmap, BTree, LabelList
-
-        if not table.count_rows():
-            return
-        usual: dict[str, Any] = {"key": BTree()}
-        if table is self._studies:
-            usual |= {
-                "terms": _word_index(FTS),
-                "facts": _word_index(FTS),
-                "patient": BTree(),
-                "id": BTree(),
-                "regions": LabelList(),
-            }
-            usual |= {"organs": LabelList()} | {name: BTree() for name in self.info.measures}
-        else:
-            usual |= {"organ": Bitmap()}
-        present = {index.columns[0] for index in table.list_indices()}
-        for column in columns if columns is not None else usual:
-            if column not in present:
-                if column == "vector":
-                    self._index_vectors(table)
-                else:
-                    table.create_index(column, config=usual[column])
 
     def build_index(self) -> None:
         """Index the vectors, so that archives beyond `EXACT_UP_TO` are searched in milliseconds. Takes minutes."""
-        with _quiet(), _written(self.uri):
-            for table in (self._studies, self._organs):
+        with quiet(), written(self.uri):
+            for table in self._tables:
                 if table.count_rows() >= 256:
-                    self._index_vectors(table)
-
-    def _index_vectors(self, table: Any) -> None:
-        from lancedb.index import IvfPq
-
-        cells = max(1, round(table.count_rows() ** 0.5))
-        config = IvfPq(
-            distance_type="dot", num_partitions=cells, num_sub_vectors=max(1, self.info.dim // 8), sample_rate=64
-        )
-        table.create_index("vector", config=config, replace=True)
+                    index_vectors(table, self.info)
 
     # Reading
 
     def keys(self, where: str | None = None) -> Array:
         """Keys of the studies that pass a filter, in order."""
-        with _quiet():
+        with quiet():
             query = self._studies.search().select(["key"])
             query = query if where is None else query.where(where)
             found = query.limit(None).to_arrow()["key"].to_numpy()
@@ -246,7 +194,7 @@ class Store:
 
     def ids(self) -> set[str]:
         """Ids of all studies."""
-        with _quiet():
+        with quiet():
             return set(self._studies.search().select(["id"]).limit(None).to_arrow()["id"].to_pylist())
 
     def studies(self, keys: Sequence[int]) -> list[Study]:
@@ -256,7 +204,7 @@ class Store:
         columns = [
             name for name in study_schema(self.info).names if name not in ("vector", "terms", "features", "facts")
         ]
-        with _quiet():
+        with quiet():
             query = self._studies.search().where(in_list("key", np.array(keys))).select(columns)
             rows = {row["key"]: row for row in query.limit(None).to_arrow().to_pylist()}
         return [study_of(rows[int(key)], self.info) for key in keys if int(key) in rows]
@@ -267,7 +215,7 @@ class Store:
         Raises:
             DataError: there is no such study.
         """
-        with _quiet():
+        with quiet():
             whole = self._studies.search().where(f"key = {key}").select(["vector"]).limit(1).to_arrow()
             organs = self._organs.search().where(f"key = {key}").select(["organ", "vector"]).limit(None).to_arrow()
         if not whole.num_rows:
@@ -290,7 +238,7 @@ class Store:
         """
         table = self._organs if organ else self._studies
         if exact is None:
-            exact = table.count_rows() <= EXACT_UP_TO or not _has_vector_index(table)
+            exact = table.count_rows() <= EXACT_UP_TO or not has_index(table, "vector")
         allowed = self.keys(where) if where is not None else None
         if exact:
             return self._space(organ).nearest(vector, k, allowed)
@@ -305,14 +253,14 @@ class Store:
             clauses.append(str(where) if not organ else in_list("key", allowed))
         if clauses:
             query = query.where(" AND ".join(f"({clause})" for clause in clauses), prefilter=True)
-        with _quiet():
+        with quiet():
             found = query.select(["key", "_distance"]).limit(k).to_arrow()
         return Ranking(found["key"].to_numpy(), 1 - found["_distance"].to_numpy())
 
     def _space(self, organ: str) -> Space:
         """The matrix of a space, read when it is first asked for and again when the table has changed."""
         table = self._organs if organ else self._studies
-        with _quiet():
+        with quiet():
             version = int(table.version)
             space = self._spaces.get(organ)
             if space is None or space.version != version:
@@ -333,8 +281,8 @@ class Store:
     def _by_terms(self, column: str, terms: Sequence[str], k: int, where: str | None) -> Ranking:
         if not terms or not len(self):
             return Ranking.nothing()
-        with _quiet():
-            if not any(index.columns == [column] for index in self._studies.list_indices()):
+        with quiet():
+            if not has_index(self._studies, column):
                 self.tidy()
             query = self._studies.search(" ".join(terms), query_type="fts", fts_columns=column)
             query = query if where is None else query.where(where, prefilter=True)
@@ -345,7 +293,7 @@ class Store:
         """What the matching head wants to see of studies, by key; empty where the archive keeps none."""
         if not self.info.features or not len(keys):
             return {}
-        with _quiet():
+        with quiet():
             query = self._studies.search().where(in_list("key", np.array(keys))).select(["key", "features"])
             rows = query.limit(None).to_arrow()
         values = rows["features"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -357,90 +305,15 @@ class Store:
         Raises:
             OutputError: it could not be written.
         """
-        import pyarrow.parquet as pq
-
-        from medseg.imaging.emit import emit
-
-        written = []
-        for table, name in ((self._studies, STUDIES), (self._organs, ORGANS)):
-            with _quiet():
-                content = table.to_arrow()
-            written.append(emit(folder / f"{name}.parquet", lambda path, rows=content: pq.write_table(rows, path)))
-        return written
+        written_ = []
+        for table, name in zip(self._tables, (STUDIES, ORGANS), strict=True):
+            with quiet():
+                rows = table.to_arrow()
+            written_.append(emit(folder / f"{name}.parquet", partial(_write_parquet, rows)))
+        return written_
 
 
-def _connect(uri: str | Path) -> Any:
-    os.environ.setdefault("LANCE_LOG", "error")  # its log speaks of its own coming changes, line after line
-    with needs("lancedb", "retrieval"):
-        import lancedb
-    if "://" not in str(uri):
-        path = Path(uri).expanduser()
-        if path.exists() and not path.is_dir():
-            raise DataError(f"{path} is a file, not the folder of an archive.")
-        uri = str(path)
-    with _quiet():
-        return lancedb.connect(str(uri), read_consistency_interval=_FRESH)
+def _write_parquet(rows: Any, path: Path) -> None:
+    from pyarrow import parquet
 
-
-def _tables(database: Any) -> list[str]:
-    return list(database.table_names(limit=100))
-
-
-def _word_index(fts: Any) -> Any:
-    # Terms come ready from `analyse`, parted by blanks: the engine changes nothing about them.
-    return fts(
-        base_tokenizer="whitespace",
-        lower_case=False,
-        stem=False,
-        remove_stop_words=False,
-        ascii_folding=False,
-        with_position=False,
-    )
-
-
-def _has_vector_index(table: Any) -> bool:
-    return any(index.columns == ["vector"] for index in table.list_indices())
-
-
-def _spans(table: Any, keys: Array) -> list[tuple[int, int]]:
-    """(least, largest) key of every file of the table that holds one of the keys."""
-    rows = table.search().select(["key"]).with_row_id(True).limit(None).to_arrow()
-    every, fragment = rows["key"].to_numpy(), rows["_rowid"].to_numpy() >> 32
-    touched = np.unique(fragment[np.isin(every, keys)])
-    inside = [every[fragment == number] for number in touched]
-    return [(int(part.min()), int(part.max())) for part in inside]
-
-
-def _rewrite(table: Any, spans: Sequence[tuple[int, int]]) -> None:
-    """Write the rows anew that lie in these files: deletion alone only marks rows, the bytes would stay."""
-    for low, high in spans:
-        inside = f"key >= {low} AND key <= {high}"
-        if table.count_rows(inside):
-            table.update(where=inside, values_sql={"key": "key"})
-
-
-def quoted(text: str) -> str:
-    """A string in SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def in_list(column: str, values: Array) -> str:
-    """`column IN (...)`; false for an empty list."""
-    return f"{column} IN ({', '.join(str(int(value)) for value in values)})" if len(values) else "false"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The library warns of its own coming changes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def _written(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OutputError(f"The archive {uri} could not be written: {first}.") from error
+    parquet.write_table(rows, path)

@@ -17,6 +17,13 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+LossName = Literal["pairs", "statements", "organs", "matching"]
+
+
+def _usual_weights() -> dict[LossName, Positive]:
+    return {"pairs": 1.0, "statements": 4.0, "organs": 2.0, "matching": 0.5}
+
+
 class LossConfig(Strict):
     """What is minimised.
 
@@ -27,9 +34,7 @@ class LossConfig(Strict):
     """
 
     pairs: Literal["clip", "siglip"] = "clip"
-    weights: dict[Literal["pairs", "statements", "organs", "matching"], Positive] = Field(
-        default_factory=lambda: {"pairs": 1.0, "statements": 4.0, "organs": 2.0, "matching": 0.5}
-    )
+    weights: dict[LossName, Positive] = Field(default_factory=_usual_weights)
     weighting: Literal["fixed", "uncertainty", "dwa", "famo"] = "fixed"
     mask_false_negatives: bool = True
     hard_negatives: int = Field(16, ge=0)

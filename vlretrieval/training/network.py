@@ -30,10 +30,14 @@ class TrainingNetwork(nn.Module):
         num_attributes: K of its batches.
     """
 
+    bank: Tensor
+    bank_found: Tensor
+    bank_steps: Tensor
+
     def __init__(self, model: VLModel, config: LossConfig, num_studies: int, num_attributes: int) -> None:
         super().__init__()
         self.model, self.config = model, config
-        self.weighting = DynamicLoss(config.weights, config.weighting)
+        self.weighting = DynamicLoss({str(name): weight for name, weight in config.weights.items()}, config.weighting)
         self.pair_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.pair_bias = nn.Parameter(torch.tensor(-10.0), requires_grad=config.pairs == "siglip")
         self.statement_scale = nn.Parameter(torch.tensor(math.log(3.0)))
