@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from medseg.imaging.room import reading_room
 from medseg.imaging.volume import Volume
 from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
 
@@ -20,6 +22,15 @@ def _alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("MEDSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("MEDSEG_BACKEND", "torch")
         yield
+    reading_room().close()
+
+
+@pytest.fixture(autouse=True)
+def _own_main() -> Iterator[None]:
+    """Streamlit's AppTest leaves its script as `__main__`, which processes that are spawned later would run again."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(scope="session")

@@ -89,9 +89,9 @@ class ReadingRoom:
         return self._process.pid if self._process is not None and self._is_alive() else None
 
     def close(self) -> None:
-        """End the process and remove what it has unpacked."""
+        """End the process, which is idle, and remove what it has unpacked."""
         with self._lock:
-            self._end()
+            self._end(_LEAVE_S)
             if self._scratch is not None:
                 self._scratch.close()
                 self._scratch = None
@@ -157,13 +157,14 @@ class ReadingRoom:
                 env={**os.environ, **_paths(), **dict.fromkeys(_ONE_THREAD, "1")},
             )
 
-    def _end(self) -> None:
+    def _end(self, patience_s: float = 0.2) -> None:
+        """Let the process see that nobody asks any more; one that is busy does not look, and is killed."""
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.2)
+                self._process.wait(patience_s)
             if self._process.poll() is None:
                 self._process.kill()
             self._process.wait(_LEAVE_S)

@@ -31,7 +31,7 @@ def test_work_that_hangs_is_given_up_and_the_next_one_runs(tmp_path: Path) -> No
         assert outcome.failure is not None
         assert outcome.failure.error == "StalledError"
         assert "no progress" in outcome.failure.message
-        worker.work = "tests.faults.works:fine"
+        worker.work, worker.stall_s = "tests.faults.works:fine", 60.0
         assert worker.run(JobRequest(scan, tmp_path / "out")).status == "done"
 
 

@@ -45,7 +45,7 @@ def test_a_job_runs_to_its_result_folder(queue: JobQueue, tmp_path: Path) -> Non
     job = submit(queue, tmp_path, "write")
     assert re.fullmatch(r"[0-9a-f]{32}", job.id)
     assert queue.get(job.id) is job
-    assert job.wait(10)
+    assert job.wait(60)
     assert (job.state, job.fraction, job.message, job.error) == ("done", 1.0, "Done.", None)
     assert job.result == tmp_path / "results" / "case"
     assert sorted(path.name for path in job.result.iterdir()) == ["mask.nii.gz", "run.json"]
@@ -56,7 +56,7 @@ def test_a_job_runs_to_its_result_folder(queue: JobQueue, tmp_path: Path) -> Non
 
 def test_a_failed_job_says_why_and_leaves_nothing(queue: JobQueue, tmp_path: Path) -> None:
     job = submit(queue, tmp_path, "choice")
-    assert job.wait(10)
+    assert job.wait(60)
     assert (job.state, job.result) == ("failed", None)
     assert job.error is not None
     assert job.error.error == "SeriesChoiceError"
@@ -75,7 +75,7 @@ def test_positions_count_those_ahead_and_order_is_kept(queue: JobQueue, tmp_path
     assert (second.state, second.finished, second.seconds) == ("cancelled", True, 0.0)
     assert third.position == 1
     running.cancel()
-    assert third.wait(10)
+    assert third.wait(60)
     assert third.state == "done"
     assert queue.jobs() == [running, second, third]
 
@@ -93,7 +93,7 @@ def test_cancel_while_running_leaves_nothing(queue: JobQueue, tmp_path: Path) ->
 def test_a_job_whose_process_dies_fails_and_the_next_one_runs(queue: JobQueue, tmp_path: Path) -> None:
     dead = submit(queue, tmp_path, f"die {works.SIGKILL}", "dead")
     alive = submit(queue, tmp_path, "write", "alive")
-    assert alive.wait(10)
+    assert alive.wait(60)
     assert dead.state == "failed"
     assert dead.error is not None
     assert dead.error.error == "ResourceError"
@@ -101,10 +101,10 @@ def test_a_job_whose_process_dies_fails_and_the_next_one_runs(queue: JobQueue, t
 
 
 def test_an_earlier_result_with_additions_is_kept(queue: JobQueue, tmp_path: Path) -> None:
-    assert submit(queue, tmp_path, "write old").wait(10)
+    assert submit(queue, tmp_path, "write old").wait(60)
     result = tmp_path / "results" / "case"
     (result / "corrected by hand.nii.gz").write_text("precious")
-    assert submit(queue, tmp_path, "write new").wait(10)
+    assert submit(queue, tmp_path, "write new").wait(60)
     previous = tmp_path / "results" / "case.previous-1"
     assert (previous / "corrected by hand.nii.gz").read_text() == "precious"
     assert (previous / "mask.nii.gz").read_text() == "old"
@@ -115,7 +115,7 @@ def test_a_folder_that_is_no_result_is_not_touched(queue: JobQueue, tmp_path: Pa
     (tmp_path / "results" / "case").mkdir(parents=True)
     (tmp_path / "results" / "case" / "letters.txt").write_text("private")
     job = submit(queue, tmp_path, "write")
-    assert job.wait(10)
+    assert job.wait(60)
     assert job.error is not None
     assert job.error.message == f"{tmp_path}/results/case exists and is no result of medseg."
     assert [path.name for path in tmp_path.glob("results/*/*")] == ["letters.txt"]
@@ -124,7 +124,7 @@ def test_a_folder_that_is_no_result_is_not_touched(queue: JobQueue, tmp_path: Pa
 def test_a_result_folder_that_cannot_be_made_fails_the_job(queue: JobQueue, tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where a folder should be")
     job = submit(queue, tmp_path, "write")
-    assert job.wait(10)
+    assert job.wait(60)
     assert job.error is not None
     assert job.error.error == "OutputError"
 
@@ -141,7 +141,7 @@ def test_two_run_at_once_when_asked(tmp_path: Path) -> None:
 def test_closing_ends_the_processes_and_refuses_more(tmp_path: Path) -> None:
     queue = JobQueue(work=works.ACT.run)
     job = submit(queue, tmp_path, "write")
-    assert job.wait(10)
+    assert job.wait(60)
     child = psutil.Process(int(job.findings[0].split()[-1]))
     queue.close()
     assert not child.is_running()
