@@ -74,16 +74,16 @@ def seen_of(result: Segmentation) -> Seen:
     view = build_view(volume, result.mask, result.labels.names)
     rows = {row.organ: row for row in result.measurements}
     organs = tuple(name for name, row in rows.items() if row.volume_ml >= LEAST_ML)
-    entry = build_input(view)
+    entry, regions = build_input(view), find_regions(view, organs)
     return Seen(
         id=_identity(volume),
         name=volume.name,
         view=view,
         labels=result.labels,
         organs=organs,
-        regions=find_regions(view, organs),
+        regions=regions,
         measures=_measures(result, organs, view),
-        facts=read_facts(entry.profile),
+        facts=read_facts(entry.profile, head_neck="head_neck" in regions),
         input=entry,
         findings=tuple(str(finding) for finding in result.findings),
     )

@@ -49,20 +49,27 @@ class Query:
         text: what remains when filters are taken out.
         filters: on measures.
         organs: of the archive's label tables that are named; each tuple holds what one word can mean.
+        absent: that are denied ("no spleen"), in the same way.
         regions: that are named.
+        sizes: organs that are called `large` or `small`.
+        unknown: organs that are named and that the archive's segmenter does not know.
         facts: that are stated.
     """
 
     text: str
     filters: tuple[Filter, ...] = ()
     organs: tuple[tuple[str, ...], ...] = ()
+    absent: tuple[tuple[str, ...], ...] = ()
     regions: tuple[str, ...] = ()
+    sizes: tuple[tuple[tuple[str, ...], str], ...] = ()
+    unknown: tuple[str, ...] = ()
     facts: Facts | None = None
 
     def where(self) -> str | None:
         """SQL that a study has to pass; None where nothing is asked."""
         clauses = [condition.sql() for condition in self.filters]
         clauses += [_any("organs", names) for names in self.organs]
+        clauses += [f"NOT {_any('organs', names)}" for names in self.absent]
         if self.regions:
             clauses.append(_any("regions", self.regions))
         return " AND ".join(clauses) or None
@@ -79,35 +86,60 @@ def parse_query(text: str, info: StoreInfo) -> Query:
         ConfigError: it filters by something that the archive does not measure.
     """
     filters, rest = _take_filters(text, info)
-    organs = tuple(dict.fromkeys(_known_organs(word, info) for word in _organ_mentions(rest)))
+    mentions = [(mention, _known_organs(mention, info)) for mention in _organ_mentions(rest)]
+    known = [(mention, names) for mention, names in mentions if names]
     return Query(
         text=rest,
         filters=tuple(filters),
-        organs=tuple(names for names in organs if names),
+        organs=tuple(dict.fromkeys(names for mention, names in known if not mention.denied)),
+        absent=tuple(dict.fromkeys(names for mention, names in known if mention.denied)),
         regions=tuple(dict.fromkeys(_region_mentions(rest))),
+        sizes=tuple((names, mention.size) for mention, names in known if mention.size),
+        unknown=tuple(dict.fromkeys(mention.organ for mention, names in mentions if not names)),
         facts=read_words(rest),
     )
 
 
 @dataclass(frozen=True)
 class _Mention:
-    """A word for an organ, its side if one stands before it, and where it stands."""
+    """A word for an organ, the side, size and denial that stand beside it, and where it stands."""
 
     organ: str
     side: str
+    size: str
+    denied: bool
     start: int
     end: int
+
+
+_DENIAL = re.compile(
+    r"(?:\b(?:no|without|absent|missing)|无|没有|未见)\s*(?:(?:the|a|any|right|left|右侧?|左侧?)\s*)*$", re.I
+)
+_BETWEEN = re.compile(r"(?:\s|and|the|right|left|-sided|侧|右|左)*", re.I)
+_VERB = re.compile(r"\s*(?:is|are|was|were|appears?|looks?)?\s*", re.I)
 
 
 def _organ_mentions(text: str) -> list[_Mention]:
     found = []
     for match in pattern("organs").finditer(text):
-        before = text[max(0, match.start() - 14) : match.start()]
-        after = text[match.end() : match.end() + 14]
-        found.append(
-            _Mention(names_by_word("organs")[match[0].lower()], _side(before, after), match.start(), match.end())
-        )
+        before, after = text[max(0, match.start() - 24) : match.start()], text[match.end() : match.end() + 24]
+        organ = names_by_word("organs")[match[0].lower()]
+        side, size, denied = _side(before, after), _size(before, after), _DENIAL.search(before) is not None
+        found.append(_Mention(organ, side, size, denied, match.start(), match.end()))
     return found
+
+
+def _size(before: str, after: str) -> str:
+    """'enlarged right parotid', or 'parotid is large'; empty where neither is said."""
+    sizes = names_by_word("sizes")
+    ahead = list(pattern("sizes").finditer(before))
+    if ahead and _BETWEEN.fullmatch(before, ahead[-1].end()):
+        found = sizes[ahead[-1][0].lower()]
+    else:
+        verb = _VERB.match(after)
+        behind = pattern("sizes").match(after, verb.end() if verb else 0)
+        found = sizes[behind[0].lower()] if behind else ""
+    return "" if found == "normal" else found
 
 
 def _side(before: str, after: str) -> str:
@@ -144,7 +176,10 @@ def _take_filters(text: str, info: StoreInfo) -> tuple[list[Filter], str]:
         if not unit and match["comparison"] not in (">", "<", ">=", "<=", "≥", "≤"):
             continue
         limit = float(match["number"].replace(",", "."))
-        measures, factor, span = _subject(text, match, unit, info)
+        subject = _subject(text, match, unit, info)
+        if subject is None:
+            continue
+        measures, factor, span = subject
         filters.append(Filter(measures, comparison, limit * factor))
         taken.append(span)
     rest = text
@@ -158,9 +193,10 @@ def _comparison() -> re.Pattern[str]:
     return re.compile(rf"(?P<comparison>{comparisons})\s*{_NUMBER}\s*(?P<unit>{units})?", re.I)
 
 
-def _subject(
-    text: str, match: re.Match[str], unit: str, info: StoreInfo
-) -> tuple[tuple[str, ...], float, tuple[int, int]]:
+_Subject = tuple[tuple[str, ...], float, tuple[int, int]]
+
+
+def _subject(text: str, match: re.Match[str], unit: str, info: StoreInfo) -> _Subject | None:
     """What is compared: the organ or property of the scan that stands nearest before, else after."""
     mentions = _organ_mentions(text)
     before = [m for m in mentions if m.end <= match.start() and not re.search(r"[,;，；]", text[m.end : match.start()])]
@@ -180,12 +216,15 @@ def _subject(
     return tuple(f"{name}_{kind}" for name in names), _TO_ML.get(unit, 1.0), keep
 
 
-def _scan_subject(text: str, match: re.Match[str], unit: str) -> tuple[tuple[str, ...], float, tuple[int, int]]:
+def _scan_subject(text: str, match: re.Match[str], unit: str) -> _Subject | None:
+    """Length, slices or field; None where words ("over 5 cm") say nothing that is measured: they remain words."""
     clause = text[: match.start()]
     for measure, words in _SCAN:
         found = list(words.finditer(clause))
         if found:
             return (measure,), _TO_MM.get(unit or "mm", 1.0), (found[-1].start(), match.end())
+    if match["comparison"].isalpha() or " " in match["comparison"]:
+        return None
     raise ConfigError(
         f"{match[0]!r}: it is not said what is compared.",
         advice="Write an organ before it, e.g. 'right parotid > 30 ml', or 'slice thickness <= 3 mm'.",

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.errors import ModelError
+from medseg.imaging.volume import Array
 from vlretrieval.describe import fact_terms
-from vlretrieval.encode import encode_studies, encode_words, match_scores
+from vlretrieval.encoder import Encoder
 from vlretrieval.facts.kinds import BY_NAME
 from vlretrieval.fusion import fuse, scaled
 from vlretrieval.intake import Seen
 from vlretrieval.lexicon import title, words_of
-from vlretrieval.package import RetrievalPackage
 from vlretrieval.query import Query, parse_query
 from vlretrieval.store import Ranking, Store
 from vlretrieval.study import Hit, Reason, Study, Vectors
@@ -23,7 +23,7 @@ from vlretrieval.words import DENIED, analyse
 DEPTH = 100  # of each leg
 RERANKED = 50
 # Where a package says nothing else.
-FUSION = {"whole": 1.0, "organs": 0.5, "words": 0.5, "facts": 1.0}
+FUSION = {"whole": 1.0, "organs": 0.5, "words": 0.5, "facts": 1.0, "sizes": 1.0}
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class Found:
 
 
 class Searcher:
-    """Searches an archive with the model that made it.
+    """Searches an archive with the encoder that made it.
 
     Raises:
-        ModelError: another model made the archive.
+        ModelError: another encoder made the archive.
     """
 
-    def __init__(self, store: Store, package: RetrievalPackage) -> None:
-        if store.info.encoder != package.id:
+    def __init__(self, store: Store, encoder: Encoder) -> None:
+        if store.info.encoder != encoder.id:
             raise ModelError(
-                f"The archive {store.uri} was made with {store.info.encoder}; this is {package.id}.",
-                advice="Take that model (--model), or index anew into another folder.",
+                f"The archive {store.uri} was made with {store.info.encoder}; this is {encoder.id}.",
+                advice="Take that model, or index anew into another folder.",
             )
-        self.store, self.package = store, package
-        self.weights = FUSION | package.card.fusion
+        self.store, self.encoder = store, encoder
+        self.weights = FUSION | dict(encoder.fusion)
 
     def by_words(self, text: str, k: int = 10, *, where: str | None = None, rerank: bool = False) -> Found:
         """Studies that a text describes.
@@ -70,9 +70,8 @@ class Searcher:
         asked = _both(query.where(), where)
         legs = self._legs(query, asked)
         ranking = fuse(legs, self.weights, max(k, RERANKED))
-        if not len(ranking) and not query.text:
-            keys = self.store.keys(asked)[:k]
-            ranking = Ranking(keys, np.ones(len(keys)))
+        if query.where():
+            ranking = _with_rest(ranking, self.store.keys(asked), k)
         if rerank and query.text:
             ranking = self._rerank(query.text, ranking)
         hits = self._hits(ranking, k, lambda study, key: _word_reasons(study, query, legs, key))
@@ -81,15 +80,25 @@ class Searcher:
     def _legs(self, query: Query, where: str | None) -> dict[str, Ranking]:
         if not query.text:
             return {}
-        vector = encode_words(self.package, [query.text])[0]
+        legs = {"words": self.store.by_words(query.text, DEPTH, where)}
+        if query.facts:
+            legs["facts"] = self.store.by_facts(fact_terms(query.facts), DEPTH, where)
+        if query.sizes:
+            legs["sizes"] = _best_of([self._by_size(names, size, where) for names, size in query.sizes])
+        vector = self.encoder.words(query.text)
+        return legs if vector is None else legs | self._vector_legs(query, vector, where)
+
+    def _by_size(self, organs: Sequence[str], size: str, where: str | None) -> Ranking:
+        """Studies by the volume of an organ, among those of this archive that show it."""
+        found = [self.store.by_measure(f"{organ}_ml", DEPTH, where, largest=size == "large") for organ in organs]
+        return _best_of([Ranking(ranking.keys, scaled(ranking.scores)) for ranking in found])
+
+    def _vector_legs(self, query: Query, vector: Array, where: str | None) -> dict[str, Ranking]:
         legs = {"whole": self.store.nearest(vector, DEPTH, where)}
-        organs = [name for names in query.organs for name in names if name in self.package.model.organs]
+        organs = [name for names in query.organs for name in names if name in self.encoder.organs]
         if organs:
             found = [self.store.nearest(vector, DEPTH, where, organ=name) for name in organs]
             legs["organs"] = _best_of(found)
-        legs["words"] = self.store.by_words(query.text, DEPTH, where)
-        if query.facts:
-            legs["facts"] = self.store.by_facts(fact_terms(query.facts), DEPTH, where)
         return legs
 
     def _rerank(self, text: str, ranking: Ranking) -> Ranking:
@@ -97,7 +106,9 @@ class Searcher:
         if not features:
             return ranking
         keys = np.array([key for key in ranking.keys[:RERANKED].tolist() if key in features], dtype=np.int64)
-        match = match_scores(self.package, text, np.stack([features[int(key)] for key in keys]))
+        match = self.encoder.match(text, np.stack([features[int(key)] for key in keys]))
+        if match is None:
+            return ranking
         weight = self.weights.get("matching", 0.5)
         scores = scaled(ranking.scores[: len(keys)]) + weight * scaled(match)
         order = np.lexsort((keys, -scores))
@@ -133,11 +144,21 @@ class Searcher:
         hits = self._hits(Ranking(keys, scores), k, lambda study, key: _like_reasons(study, regions, organ))
         return Found(tuple(hits))
 
+    def like_known(self, fingerprint: str, k: int = 10, *, organ: str = "", where: str | None = None) -> Found | None:
+        """Studies that look like one of the archive, which is found by its files; None where it is not there."""
+        keys = self.store.keys(f"fingerprint = '{fingerprint}'") if fingerprint else ()
+        if not len(keys):
+            return None
+        (study,), vectors = self.store.studies(keys[:1].tolist()), self.store.vectors(int(keys[0]))
+        if organ and organ not in vectors.organs:
+            return _without(organ, study.name)
+        return self.like(vectors, study.regions, k, leave_out=study.id, organ=organ, where=where)
+
     def like_seen(self, seen: Seen, k: int = 10, *, organ: str = "", where: str | None = None) -> Found:
         """Studies that look like one that has just been looked at."""
-        vectors = encode_studies(self.package, [seen.input])[0]
+        vectors = self.encoder.studies([seen.input])[0]
         if organ and organ not in vectors.organs:
-            return Found((), notes=(f"{title(organ).capitalize()} was not found in {seen.name}.",))
+            return _without(organ, seen.name)
         return self.like(vectors, seen.regions, k, leave_out=seen.id, organ=organ, where=where)
 
     def _hits(self, ranking: Ranking, k: int, why: object) -> list[Hit]:
@@ -150,9 +171,19 @@ class Searcher:
         ]
 
 
+def _without(organ: str, name: str) -> Found:
+    return Found((), notes=(f"{title(organ).capitalize()} was not found in {name}.",))
+
+
 def _both(first: str | None, second: str | None) -> str | None:
     clauses = [clause for clause in (first, second) if clause]
     return " AND ".join(f"({clause})" for clause in clauses) or None
+
+
+def _with_rest(ranking: Ranking, passing: Array, k: int) -> Ranking:
+    """Behind the studies that words found, the others that pass what was asked for."""
+    rest = passing[~np.isin(passing, ranking.keys)][: max(0, k - len(ranking))]
+    return Ranking(np.concatenate([ranking.keys, rest]), np.concatenate([ranking.scores, np.zeros(len(rest))]))
 
 
 def _best_of(rankings: Sequence[Ranking]) -> Ranking:
@@ -211,9 +242,14 @@ def _like_reasons(study: Study, regions: Sequence[str], organ: str) -> list[Reas
 
 
 def _notes(hits: Sequence[Hit], query: Query) -> tuple[str, ...]:
-    if hits:
-        return ()
+    unknown = ", ".join(title(organ) for organ in query.unknown)
+    notes = (f"The archive's segmenter does not know: {unknown}. Only words were looked for.",) if unknown else ()
+    return notes if hits else notes + _nothing(query)
+
+
+def _nothing(query: Query) -> tuple[str, ...]:
     asked = [str(condition) for condition in query.filters]
     asked += [" or ".join(title(name) for name in names) for names in query.organs]
+    asked += [f"no {' or '.join(title(name) for name in names)}" for names in query.absent]
     asked += [words_of("regions")[region][0] for region in query.regions]
     return (f"No study passes: {'; '.join(asked)}.",) if asked else ("Nothing was found.",)

@@ -26,6 +26,7 @@ class Study:
         patient: a pseudonym; all of a patient's studies have the same, and go together when they are deleted.
         name: of its file or folder, without extension.
         path: where the scan lies.
+        fingerprint: names, sizes and times of its files: what is unchanged is not read again.
         regions: parts of the body in view, e.g. head_neck.
         organs: what was found in it.
         measures: `spleen_ml`, `spleen_hu`, `length_mm` ...
@@ -39,6 +40,7 @@ class Study:
     patient: str
     name: str
     path: str
+    fingerprint: str = ""
     regions: tuple[str, ...] = ()
     organs: tuple[str, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -49,7 +51,7 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the picture."""
-        values = {name: value for name, value in vars(self).items() if name not in ("thumbnail", "key")}
+        values = {name: value for name, value in vars(self).items() if name not in ("thumbnail", "key", "fingerprint")}
         return values | {"regions": list(self.regions), "organs": list(self.organs), "measures": dict(self.measures)}
 
 

@@ -16,6 +16,10 @@ from vlretrieval.reports.classifier import FindingClassifier
 from vlretrieval.reports.table import UNKNOWN, ReportTable, without_shared
 
 FOLDS = 5
+Tell = Callable[[str], None]
+
+
+def _quiet(_: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,19 @@ class FindingScores:
         return {
             "mean_auroc": round(self.mean, 4),
             "interval": [round(self.low, 4), round(self.high, 4)],
-            "findings": each,
+            "auroc": each,
             "train": self.train,
             "test": self.test,
             "left_out": self.left_out,
         }
 
 
-def evaluate_reports(train: ReportTable, test: ReportTable, make: Callable[[], FindingClassifier]) -> FindingScores:
+def evaluate_reports(
+    train: ReportTable,
+    test: ReportTable,
+    make: Callable[[], FindingClassifier] = FindingClassifier,
+    tell: Tell = _quiet,
+) -> FindingScores:
     """Train on one table, test on another.
 
     Raises:
@@ -66,14 +75,19 @@ def evaluate_reports(train: ReportTable, test: ReportTable, make: Callable[[], F
     if not shared:
         raise DataError("The two tables share no finding.", advice=f"The test has: {', '.join(test.findings[:5])}.")
     apart = without_shared(train, test)
-    scores = make().fit(apart).score(test.texts)
+    scores = make().fit(apart, tell).score(test.texts)
     columns = [train.findings.index(name) for name in shared]
     labels = test.labels[:, [test.findings.index(name) for name in shared]]
     left_out = len(train) - len(apart)
     return _judge(shared, scores[:, columns], labels, test.patients, len(apart), left_out)
 
 
-def cross_validate(reports: ReportTable, make: Callable[[], FindingClassifier], folds: int = FOLDS) -> FindingScores:
+def cross_validate(
+    reports: ReportTable,
+    make: Callable[[], FindingClassifier] = FindingClassifier,
+    folds: int = FOLDS,
+    tell: Tell = _quiet,
+) -> FindingScores:
     """Every report judged once, by a classifier that has seen neither its words nor its patient.
 
     Raises:
@@ -86,6 +100,7 @@ def cross_validate(reports: ReportTable, make: Callable[[], FindingClassifier], 
     scores = np.zeros(reports.labels.shape)
     for fold in range(folds):
         held = np.flatnonzero(part == fold)
+        tell(f"fold {fold + 1} of {folds}")
         classifier = make().fit(reports.take(np.flatnonzero(part != fold)))
         scores[held] = classifier.score(reports.take(held).texts)
     size = round(len(reports) * (folds - 1) / folds)

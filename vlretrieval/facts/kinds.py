@@ -118,6 +118,15 @@ def _lung_ml(profile: Profile) -> float | None:
     return _between(float(lower.sum()) * SLICE_ML, 25.0, 80.0)
 
 
+def _field(profile: Profile) -> float | None:
+    """Fields of heads and bodies; of a small field cut from one nothing is said ("about 50 cm" would be untrue)."""
+    return profile.field_mm if profile.field_mm >= 450 else None
+
+
+def _slice(profile: Profile) -> float | None:
+    return profile.spacing_mm[2] if profile.spacing_mm[2] <= 3.5 else None
+
+
 def _fat_percent(profile: Profile) -> float | None:
     body = float(profile.body.sum())
     return 100 * float(profile.fat.sum()) / body if body else None
@@ -126,8 +135,8 @@ def _fat_percent(profile: Profile) -> float | None:
 THREE = ("low", "middle", "high")
 KINDS: tuple[Kind, ...] = (
     Kind("length", "scan", "header", ("shortest", "short", "long", "longest"), (130, 200, 300), lambda p: p.length_mm),
-    Kind("field", "scan", "header", ("usual", "wide"), (520,), lambda p: p.field_mm),
-    Kind("slices", "scan", "header", ("thin", "usual", "thick"), (2.2, 2.8), lambda p: p.spacing_mm[2]),
+    Kind("field", "scan", "header", ("usual", "wide"), (520,), _field),
+    Kind("slices", "scan", "header", ("thin", "usual", "thick"), (2.2, 2.8), _slice),
     Kind("upper_end", "scan", "mask", THREE, (20, 70), lambda p: _parotid_level(p, above=True)),
     Kind("lower_end", "scan", "mask", ("high", "middle", "low"), (80, 165), lambda p: _parotid_level(p, above=False)),
     Kind("right_parotid", PAROTIDS[0], "mask", ("small", "medium", "large"), (20, 30), _volume(PAROTIDS[0])),
@@ -146,7 +155,12 @@ KINDS: tuple[Kind, ...] = (
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in KINDS}
 
 
-def read_facts(profile: Profile) -> Facts:
-    """Everything that can be said of a study."""
-    found = {kind.name: kind.value(profile) for kind in KINDS}
+ANYWHERE = frozenset({"length", "field", "slices"})
+"""Kinds that hold for every part of the body; the others are about heads and necks."""
+
+
+def read_facts(profile: Profile, *, head_neck: bool = True) -> Facts:
+    """Everything that can be said of a study; of other parts of the body only what is true of any."""
+    kinds = [kind for kind in KINDS if head_neck or kind.name in ANYWHERE]
+    found = {kind.name: kind.value(profile) for kind in kinds}
     return {name: value for name, value in found.items() if value is not None}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,22 @@ class FindingClassifier:
         terms: that are chosen for each finding.
         trees: of each forest.
         seed: of the forests.
-        jobs: cores.
+        jobs: cores; all that this process may use if not given.
     """
 
-    def __init__(self, terms: int = 600, trees: int = 500, seed: int = 0, jobs: int = 2) -> None:
-        self.terms, self.trees, self.seed, self.jobs = terms, trees, seed, jobs
+    def __init__(self, terms: int = 600, trees: int = 500, seed: int = 0, jobs: int | None = None) -> None:
+        self.terms, self.trees, self.seed = terms, trees, seed
+        self.jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
         self.findings: tuple[str, ...] = ()
         self._vectoriser: Any = None
         self._forests: list[tuple[Any, Any] | float] = []
 
-    def fit(self, reports: ReportTable) -> FindingClassifier:
+    def fit(self, reports: ReportTable, tell: Callable[[str], None] = lambda finding: None) -> FindingClassifier:
         """Learn from reports; a finding of which all reports say the same gets that share as its score.
+
+        Args:
+            reports: to learn from.
+            tell: called with each finding that comes next.
 
         Raises:
             DataError: fewer than ten reports.
@@ -48,7 +54,10 @@ class FindingClassifier:
         self.findings = reports.findings
         self._vectoriser = CountVectorizer(analyzer=report_terms, min_df=3 if len(reports) >= 100 else 1, binary=True)
         seen = self._vectoriser.fit_transform(reports.texts)
-        self._forests = [self._fit_one(seen, reports.labels[:, place]) for place in range(len(self.findings))]
+        self._forests = []
+        for place, finding in enumerate(self.findings):
+            tell(finding)
+            self._forests.append(self._fit_one(seen, reports.labels[:, place]))
         return self
 
     def _fit_one(self, seen: Any, labels: NDArray[np.int64]) -> tuple[Any, Any] | float:

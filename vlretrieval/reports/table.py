@@ -65,26 +65,31 @@ def read_reports(path: Path) -> ReportTable:
     Raises:
         DataError: not there, no such columns, or no reports.
     """
-    rows = _rows(path)
+    rows = read_rows(path)
     columns = list(rows[0])
-    texts = next((names for names in TEXTS if set(names) <= set(columns)), None)
-    if texts is None:
+    texts = text_columns(columns)
+    if not texts:
         wanted = " or ".join("+".join(names) for names in TEXTS)
         raise DataError(f"{path.name} has no column of words: {wanted}.", advice=f"It has: {', '.join(columns[:8])}.")
     findings = tuple(name for name in columns if name not in (*texts, *IDS, *PATIENTS) and _is_finding(rows, name))
     if not findings:
         raise DataError(f"{path.name} has no column of findings (0 and 1).")
-    ids = tuple(_first(row, IDS) or str(number) for number, row in enumerate(rows, 1))
+    ids = tuple(first_of(row, IDS) or str(number) for number, row in enumerate(rows, 1))
     return ReportTable(
         ids,
-        tuple(_first(row, PATIENTS) or patient_of(name) for row, name in zip(rows, ids, strict=True)),
-        tuple(_clean(" ".join(row[name] for name in texts)) for row in rows),
+        tuple(first_of(row, PATIENTS) or patient_in(name) or name for row, name in zip(rows, ids, strict=True)),
+        tuple(joined(row, texts) for row in rows),
         findings,
         np.array([[_label(row[name]) for name in findings] for row in rows], dtype=np.int64),
     )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV; empty cells are empty texts.
+
+    Raises:
+        DataError: not there, no CSV, or empty.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [{str(key): value or "" for key, value in row.items()} for row in csv.DictReader(file)]
@@ -111,18 +116,25 @@ def _label(value: str) -> int:
     return int(float(value)) if value.strip() else UNKNOWN
 
 
-def _first(row: Mapping[str, str], names: Sequence[str]) -> str:
+def first_of(row: Mapping[str, str], names: Sequence[str]) -> str:
+    """What stands in the first of these columns that holds anything."""
     return next((row[name].strip() for name in names if row.get(name, "").strip()), "")
 
 
-def patient_of(name: str) -> str:
-    """The patient in a name of CT-RATE's kind (`valid_12_a_1.nii.gz`); any other name is a patient of its own."""
+def patient_in(name: str) -> str:
+    """The patient in a name of CT-RATE's kind (`valid_12_a_1.nii.gz`); empty for any other."""
     found = _VOLUME.fullmatch(name)
-    return found[1].lower() if found else name
+    return found[1].lower() if found else ""
 
 
-def _clean(text: str) -> str:
-    return " ".join(text.split())
+def text_columns(columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns of words; none where a table has none."""
+    return next((names for names in TEXTS if set(names) <= set(columns)), ())
+
+
+def joined(row: Mapping[str, str], columns: Sequence[str]) -> str:
+    """Words of several columns as one text."""
+    return " ".join(" ".join(row[name] for name in columns).split())
 
 
 def without_shared(train: ReportTable, test: ReportTable) -> ReportTable:

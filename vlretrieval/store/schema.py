@@ -69,7 +69,7 @@ class StoreInfo:
 
 def study_schema(info: StoreInfo) -> pa.Schema:
     """Columns of the table of studies."""
-    texts = ("id", "patient", "name", "path", "text", "report", "terms", "facts")
+    texts = ("id", "patient", "name", "path", "fingerprint", "text", "report", "terms", "facts")
     columns = [("key", pa.int64())] + [(name, pa.string()) for name in texts]
     columns += [("regions", pa.list_(pa.string())), ("organs", pa.list_(pa.string())), ("thumbnail", pa.binary())]
     columns += [(name, pa.float32()) for name in info.measures]
@@ -93,7 +93,8 @@ def study_rows(info: StoreInfo, entries: Sequence[Entry], first: int) -> pa.Tabl
 def _study_row(info: StoreInfo, entry: Entry, key: int) -> dict[str, Any]:
     study = entry.study
     row: dict[str, Any] = {name: study.measures.get(name) for name in info.measures}
-    row |= {name: getattr(study, name) for name in ("id", "patient", "name", "path", "text", "report", "thumbnail")}
+    plain = ("id", "patient", "name", "path", "fingerprint", "text", "report", "thumbnail")
+    row |= {name: getattr(study, name) for name in plain}
     row |= {"key": key, "facts": entry.facts, "regions": list(study.regions), "organs": list(study.organs)}
     row["terms"] = " ".join(analyse(f"{study.text}\n{study.report}\n{entry.words}"))
     row["vector"] = unit(entry.vectors.whole, info.dim, study.name)
@@ -141,6 +142,7 @@ def study_of(row: Mapping[str, Any], info: StoreInfo) -> Study:
         patient=row["patient"],
         name=row["name"],
         path=row["path"],
+        fingerprint=row["fingerprint"],
         regions=tuple(row["regions"] or ()),
         organs=tuple(row["organs"] or ()),
         measures={name: round(row[name], 3) for name in info.measures if row[name] is not None},

@@ -192,10 +192,10 @@ class Store:
             found = query.limit(None).to_arrow()["key"].to_numpy()
         return np.sort(found)
 
-    def ids(self) -> set[str]:
-        """Ids of all studies."""
+    def values(self, column: str) -> list[str]:
+        """One column of texts, of all studies."""
         with quiet():
-            return set(self._studies.search().select(["id"]).limit(None).to_arrow()["id"].to_pylist())
+            return list(self._studies.search().select([column]).limit(None).to_arrow()[column].to_pylist())
 
     def studies(self, keys: Sequence[int]) -> list[Study]:
         """Studies by their keys, in that order; those that are gone are left out."""
@@ -273,6 +273,17 @@ class Store:
     def by_words(self, text: str, k: int, where: str | None = None) -> Ranking:
         """Studies whose words match, by BM25; denied words match denied words."""
         return self._by_terms("terms", analyse(text), k, where)
+
+    def by_measure(self, measure: str, k: int, where: str | None = None, *, largest: bool = True) -> Ranking:
+        """Studies by a measure; those without it are left out."""
+        known = f"{measure} IS NOT NULL"
+        with quiet():
+            query = self._studies.search().where(known if where is None else f"({known}) AND ({where})")
+            rows = query.select(["key", measure]).limit(None).to_arrow()
+        keys, values = rows["key"].to_numpy(), rows[measure].to_numpy().astype(np.float64)
+        scores = values if largest else -values
+        order = np.lexsort((keys, -scores))[:k]
+        return Ranking(keys[order], scores[order])
 
     def by_facts(self, terms: str, k: int, where: str | None = None) -> Ranking:
         """Studies of which most of these facts (`kind=value`) were seen, rare ones counting more."""
