@@ -11,21 +11,32 @@ from vlretrieval.study import Vectors
 
 
 class Encoder(Protocol):
-    """Makes vectors that can be compared with each other and with no other encoder's.
+    """Makes vectors that can be compared with each other and with no other encoder's."""
 
-    Attributes:
-        id: name@version, stamped into archives.
-        dim: of the vectors.
-        features: numbers that its judge of pairs wants of a study; 0 where it has none.
-        organs: that have vectors of their own.
-        fusion: weight of each leg of a search; legs that are not named have the usual one.
-    """
+    @property
+    def id(self) -> str:
+        """name@version, stamped into archives."""
+        ...
 
-    id: str
-    dim: int
-    features: int
-    organs: tuple[str, ...]
-    fusion: Mapping[str, float]
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        ...
+
+    @property
+    def features(self) -> int:
+        """Numbers that its judge of pairs wants of a study; 0 where it has none."""
+        ...
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        """Organs that have vectors of their own."""
+        ...
+
+    @property
+    def fusion(self) -> Mapping[str, float]:
+        """Weight of each leg of a search; legs that are not named have the usual one."""
+        ...
 
     def studies(self, inputs: Sequence[StudyInput]) -> list[Vectors]:
         """Vectors of the whole and of every organ that was found."""

@@ -35,9 +35,9 @@ class MeasuredEncoder:
 
     def __init__(self, organs: Sequence[str]) -> None:
         self.organs = tuple(organs)
-        self._organ_dim = 2 * len(_ORGAN_USED) + 1
+        organ = 2 * len(_ORGAN_USED) + 1
         whole = _CURVES * _PLACES + _BODY_NUMBERS + len(_ORGAN_USED) * len(self.organs) + 1
-        self.dim = max(whole, self._organ_dim)
+        self.dim = -(-max(whole, organ) // 8) * 8  # an index cuts vectors into pieces of eight
 
     def studies(self, inputs: Sequence[StudyInput]) -> list[Vectors]:
         return [self._study(entry.profile) for entry in inputs]

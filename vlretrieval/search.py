@@ -146,10 +146,10 @@ class Searcher:
 
     def like_known(self, fingerprint: str, k: int = 10, *, organ: str = "", where: str | None = None) -> Found | None:
         """Studies that look like one of the archive, which is found by its files; None where it is not there."""
-        keys = self.store.keys(f"fingerprint = '{fingerprint}'") if fingerprint else ()
-        if not len(keys):
+        keys = self.store.keys(f"fingerprint = '{fingerprint}'").tolist() if fingerprint else []
+        if not keys:
             return None
-        (study,), vectors = self.store.studies(keys[:1].tolist()), self.store.vectors(int(keys[0]))
+        study, vectors = self.store.studies(keys[:1])[0], self.store.vectors(keys[0])
         if organ and organ not in vectors.organs:
             return _without(organ, study.name)
         return self.like(vectors, study.regions, k, leave_out=study.id, organ=organ, where=where)

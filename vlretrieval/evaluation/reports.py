@@ -138,14 +138,18 @@ def _judge(
     interval = bootstrap(
         np.arange(len(labels), dtype=float),
         patients,
-        lambda rows: float(np.nanmean(areas(rows.astype(int)))),
+        lambda rows: _mean(areas(rows.astype(int))),
         draws=500,
     )
     counts = tuple(int(count) for count in (labels == 1).sum(axis=0))
-    mean = float(np.nanmean(every))
+    mean = _mean(every)
     return FindingScores(
         findings, tuple(every), counts, mean, interval.low, interval.high, train, len(labels), left_out
     )
+
+
+def _mean(areas: Sequence[float]) -> float:
+    return float("nan") if np.isnan(areas).all() else float(np.nanmean(areas))
 
 
 def _area(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -49,7 +49,8 @@ def bootstrap(
     copies = []
     for _ in range(draws):
         chosen = rng.integers(len(members), size=len(members))
-        copies.append(statistic(values[np.concatenate([members[n] for n in chosen])]))
+        drawn = values[np.concatenate([members[n] for n in chosen])]
+        copies.append(statistic(drawn) if np.isfinite(drawn).any() else np.nan)
     low, high = np.nanpercentile(copies, [2.5, 97.5])
     return Interval(float(statistic(values)), float(low), float(high))
 

@@ -61,7 +61,8 @@ def index_vectors(table: Any, info: StoreInfo) -> None:
     from lancedb.index import IvfPq
 
     cells = max(1, round(table.count_rows() ** 0.5))
-    parts = max(1, info.dim // 8)
+    wanted = max(8, info.dim // 8)
+    parts = max(number for number in range(1, min(wanted, info.dim) + 1) if info.dim % number == 0)
     config = IvfPq(distance_type="dot", num_partitions=cells, num_sub_vectors=parts, sample_rate=64)
     table.create_index("vector", config=config, replace=True)
 
