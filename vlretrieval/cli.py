@@ -1,4 +1,4 @@
-"""The `vlretrieval` command: index, search, delete, export, evaluate. Thin: parse, call, exit code."""
+"""The `vlretrieval` command: index, search, delete, export, train, evaluate. Thin: parse, call, exit code."""
 
 from __future__ import annotations
 
@@ -106,6 +106,36 @@ def export(out: Positional[Path], /, archive: Archive = None) -> int:
     return export_and_report(out, archive)
 
 
+def train(
+    config: Positional[str],
+    /,
+    out: Annotated[Path, arg(aliases=["-o"])],
+    max_steps: int | None = None,
+    seed: int | None = None,
+    pairs: Path | None = None,
+    index: Path | None = None,
+    resume: bool = False,
+) -> int:
+    """Train a model on own pairs of scans and reports, and put the finished package into OUT/package.
+
+    Then `vlretrieval index ... --model OUT/package` makes an archive that is searched by its vectors as well.
+
+    Args:
+        config: A YAML file or the name of a preset (`pairs`).
+        out: Run folder: what was seen of the scans, checkpoint, log, package.
+        max_steps: Optimiser steps, in place of the config's.
+        seed: In place of the config's.
+        pairs: CSV (image, report, split, and patient and findings where there are such), in place of the config's.
+        index: A dataset's index.json with reference masks: texts are then made of facts, not of reports.
+        resume: Go on from the run folder's checkpoint; start where there is none.
+    """
+    from vlretrieval.training.run import train_model
+
+    overrides = {"loop.max_steps": max_steps, "loop.seed": seed, "pairs": pairs, "index": index}
+    print(f"Model package: {train_model(config, out, resume=resume, overrides=overrides)}")
+    return 0
+
+
 def evaluate(
     what: Positional[Literal["reports", "embeddings"]],
     test: Positional[Path],
@@ -144,7 +174,14 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of the `vlretrieval` command."""
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            {"index": index, "search": search, "delete": delete, "export": export, "evaluate": evaluate},
+            {
+                "index": index,
+                "search": search,
+                "delete": delete,
+                "export": export,
+                "train": train,
+                "evaluate": evaluate,
+            },
             prog="vlretrieval",
             description="Words find CTs, CTs find CTs. Research use only; not a medical device.",
             args=sys.argv[1:] if argv is None else argv,

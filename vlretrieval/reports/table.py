@@ -59,8 +59,12 @@ class ReportTable:
         )
 
 
-def read_reports(path: Path) -> ReportTable:
+def read_reports(path: Path, *, findings: bool = True) -> ReportTable:
     """Read a CSV with a column of words and columns of findings.
+
+    Args:
+        path: of the CSV.
+        findings: whether there have to be any.
 
     Raises:
         DataError: not there, no such columns, or no reports.
@@ -71,16 +75,16 @@ def read_reports(path: Path) -> ReportTable:
     if not texts:
         wanted = " or ".join("+".join(names) for names in TEXTS)
         raise DataError(f"{path.name} has no column of words: {wanted}.", advice=f"It has: {', '.join(columns[:8])}.")
-    findings = tuple(name for name in columns if name not in (*texts, *IDS, *PATIENTS) and _is_finding(rows, name))
-    if not findings:
+    names = tuple(name for name in columns if name not in (*texts, *IDS, *PATIENTS) and _is_finding(rows, name))
+    if findings and not names:
         raise DataError(f"{path.name} has no column of findings (0 and 1).")
     ids = tuple(first_of(row, IDS) or str(number) for number, row in enumerate(rows, 1))
     return ReportTable(
         ids,
         tuple(first_of(row, PATIENTS) or patient_in(name) or name for row, name in zip(rows, ids, strict=True)),
         tuple(joined(row, texts) for row in rows),
-        findings,
-        np.array([[_label(row[name]) for name in findings] for row in rows], dtype=np.int64),
+        names,
+        np.array([[_label(row[name]) for name in names] for row in rows], dtype=np.int64).reshape(len(rows), -1),
     )
 
 

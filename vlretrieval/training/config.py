@@ -84,7 +84,7 @@ class RetrievalConfig(Strict):
 
     Either `index` (a folder of CTs with reference masks, as OpenKBP's index.json: texts are made of facts) or
     `pairs` (a CSV: image, text, patient, split, and findings as 0/1). `segmenter` is the medseg model whose organs
-    the encoder sees. `splits` are those that are trained on.
+    the encoder sees. `splits` are those that are trained on, `held_out` those that the model is judged by.
     """
 
     name: str
@@ -92,6 +92,7 @@ class RetrievalConfig(Strict):
     index: Path | None = None
     pairs: Path | None = None
     splits: tuple[str, ...] = ("train",)
+    held_out: tuple[str, ...] = ("validation",)
     segmenter: str = "head-neck-oar"
     model: ModelConfig = ModelConfig()
     losses: LossConfig = LossConfig()
