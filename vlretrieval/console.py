@@ -108,7 +108,7 @@ def _print_hits(found: Found) -> None:
         for name in ("", "study", "shows", "score", "why"):
             table.add_column(name, overflow="fold")
         for hit in found.hits:
-            why = "; ".join(reason.text for reason in hit.reasons)
+            why = "; ".join(dict.fromkeys(reason.text for reason in hit.reasons))
             shows = ", ".join(hit.study.regions)
             table.add_row(str(hit.rank), escape(hit.study.name), shows, f"{hit.score:.2f}", escape(why))
         show.print(table)

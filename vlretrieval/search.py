@@ -238,6 +238,7 @@ def _organ_text(study: Study, organ: str) -> str:
 def _like_reasons(study: Study, regions: Sequence[str], organ: str) -> list[Reason]:
     same = [region for region in regions if region in study.regions]
     reasons = [Reason("region", words_of("regions")[region][0]) for region in same]
+    reasons += [] if same or not regions else [Reason("region", "another part of the body")]
     return reasons + ([Reason("organ", _organ_text(study, organ))] if organ else [])
 
 

@@ -81,7 +81,9 @@ class Store:
                 store.check(info)
                 return store
             # The table of studies comes last: where it stands, the archive is whole.
-            database.create_table(ORGANS, schema=organ_schema(info), mode="overwrite")
+            if ORGANS in tables(database):
+                database.drop_table(ORGANS)
+            database.create_table(ORGANS, schema=organ_schema(info))
             database.create_table(STUDIES, schema=study_schema(info))
         return cls(str(uri), database, info)
 
@@ -127,7 +129,7 @@ class Store:
         organs = organ_rows(self.info, list(latest.values()), first)
         with quiet(), written(self.uri):
             self._drop_orphans()
-            old = self.keys(" OR ".join(f"id = {quoted(id_)}" for id_ in latest))
+            old = self.keys(f"id IN ({', '.join(quoted(id_) for id_ in latest)})")
             if organs.num_rows:
                 self._organs.add(organs)
             self._studies.add(studies)

@@ -101,12 +101,17 @@ def _paired(path: Path, splits: tuple[str, ...]) -> Iterator[_Source]:
 
 def _view(source: _Source, segmenter: str, views: Path) -> StudyView:
     """What was seen before of this very file by this very segmenter, or what is seen now."""
-    kept = views / f"{fingerprint(source.image)[:24]}-{segmenter_id(segmenter)[0].rpartition(':')[2]}.npz"
+    kept = views / view_name(source.image, segmenter)
     if kept.is_file():
         return StudyView.load(kept)
     view = look_at(source.image, segmenter=segmenter).view
     view.save(kept)
     return view
+
+
+def view_name(image: Path, segmenter: str) -> str:
+    """The file that keeps what a segmenter saw of a scan."""
+    return f"{fingerprint(image)[:24]}-{segmenter_id(segmenter)[0].rpartition(':')[2]}.npz"
 
 
 def _reference(source: _Source, names: dict[str, int]) -> StudyView:

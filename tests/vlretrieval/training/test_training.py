@@ -122,7 +122,8 @@ def test_training_finds_studies_that_it_has_not_seen(tmp_path: Path) -> None:
     from medseg.training.trainer import Trainer
 
     held = [planted(n) for n in range(1000, 1040)]
-    settings = config(sampler={"batch_size": 24}, losses={"hard_after": 50})
+    model = MODEL | {"text_layers": 2, "text_width": 64}
+    settings = config(model=model, sampler={"batch_size": 24}, loop=LOOP | {"max_steps": 240})
     task = ContrastiveTask([planted(n) for n in range(120)], settings)
     network: Any = Trainer(task, settings.loop, tmp_path).run()
     figures = judge(network.model, held)
