@@ -21,7 +21,7 @@ class FindingClassifier:
     """Trained by `fit` on labelled reports.
 
     Whether a finding is stated hangs on few words and on their denial: trees over the presence of chosen terms learn
-    that from some hundred reports, better than linear models and boosted trees on the same terms (decision 46).
+    that from some hundred reports, better than linear models and boosted trees on the same terms (decision 42).
 
     Args:
         terms: that are chosen for each finding.
