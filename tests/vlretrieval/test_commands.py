@@ -69,6 +69,19 @@ def archive(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_help_names_the_commands_and_brings_no_torch() -> None:
+    said = process("--help").stdout
+    assert all(
+        word in said for word in ("index", "search", "delete", "export", "train", "evaluate", "Research use only")
+    )
+    script = Path(__file__).parents[2] / "scripts" / "build_index.py"
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=100)
+    assert "--segmenter" in done.stdout
+    code = "import sys, vlretrieval.cli; print([m for m in ('torch', 'lancedb', 'transformers') if m in sys.modules])"
+    quick = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert quick.stdout.strip() == "[]"
+
+
 def test_no_name_or_number_of_a_patient_is_kept(archive: Path) -> None:
     held = b"".join(path.read_bytes() for path in archive.rglob("*") if path.is_file())
     assert b"PLANTED-4711" not in held

@@ -1,4 +1,4 @@
-"""Asking an archive by vectors, words, facts, measures and filters. A missing index of words is made, nothing else written."""
+"""Asking an archive. Nothing is written but an index of words, where one is missing."""
 
 from __future__ import annotations
 

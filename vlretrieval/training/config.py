@@ -113,7 +113,8 @@ class RetrievalConfig(Strict):
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> RetrievalConfig:
     """A YAML file or a preset's name -> config; overrides (`loop.seed`) that are not None win.
 
-    A relative `index` or `pairs` of the file is sought from the file's folder, then from the current one.
+    A relative `index` or `pairs` of the file is sought from the file's folder, then from the current one; an
+    overriding one from the current folder alone.
 
     Raises:
         ConfigError: no such file or preset, no YAML, unknown key, value out of range.
@@ -127,7 +128,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         raise ConfigError(f"{path.name} is not a mapping of settings.")
     for key, value in (overrides or {}).items():
         if value is not None:
-            _put(values, key, value)
+            _put(values, key, Path.cwd() / value if key in ("index", "pairs") else value)
     try:
         config = RetrievalConfig.model_validate(values)
     except ValidationError as error:
@@ -146,7 +147,10 @@ def _find(source: str | Path) -> Path:
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
     for group in groups:
-        values = values.setdefault(group, {})
+        inner = values.setdefault(group, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {group} is no group of settings.")
+        values = inner
     values[last] = value
 
 

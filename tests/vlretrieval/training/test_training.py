@@ -275,6 +275,20 @@ def test_configs_that_are_none(tmp_path: Path, text: str, said: str) -> None:
         load_config(tmp_path / "c.yaml")
 
 
+def test_paths_of_a_file_and_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("file", "here"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "pairs.csv").write_text("x")
+    (tmp_path / "file" / "c.yaml").write_text("name: x\npairs: pairs.csv\nloop: 3\n")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match="no group"):
+        load_config(tmp_path / "file" / "c.yaml", {"loop.seed": 1})
+    (tmp_path / "file" / "c.yaml").write_text("name: x\npairs: pairs.csv\n")
+    assert load_config(tmp_path / "file" / "c.yaml").pairs == tmp_path / "file" / "pairs.csv"
+    given = load_config(tmp_path / "file" / "c.yaml", {"pairs": Path("pairs.csv")})
+    assert given.pairs == tmp_path / "here" / "pairs.csv"
+
+
 def test_presets_are_read_and_overrides_win() -> None:
     for preset in ("pairs", "ct-facts"):
         assert load_config(preset, {"loop.seed": 7, "loop.max_steps": None}).loop.seed == 7
