@@ -17,7 +17,9 @@ import pytest
 pytest.importorskip("lancedb")
 pytest.importorskip("sklearn")
 from tests.phantoms import PLANTED_NAME, edit_dicom, phantom_volume, write_dicom_series, write_nifti
+from vlretrieval.archive import create_archive
 from vlretrieval.cli import main
+from vlretrieval.index import Step, index_studies
 from vlretrieval.store import Store
 
 SMALL, LARGE = (30, 26, 24), (36, 32, 30)
@@ -186,3 +188,15 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     assert f"{4 - before} indexed, {before} unchanged, 0 failed." in done.stdout, done.stderr
     store = Store.open(archive)
     assert sorted(store.values("name")) == [f"scan{number}" for number in range(4)]
+
+
+def test_interrupted_it_keeps_what_is_in(scans: Path, tmp_path: Path) -> None:
+    """Ctrl-C after the first study: it stays, the exit code says so, and the archive is whole."""
+
+    def stop(step: Step) -> None:
+        raise KeyboardInterrupt
+
+    store, encoder = create_archive(str(tmp_path / "archive"), segmenter="tissue-hu")
+    done = index_studies([scans / "small.nii.gz", scans / "large.nii.gz"], store, encoder, "tissue-hu", tell=stop)
+    assert (done.exit_code, done.count("indexed"), len(store)) == (130, 1, 1)
+    assert store.by_words("bone", 5).keys.tolist() == [1]
