@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +55,8 @@ class Arguments:
     """Runs of each."""
     quick: bool = False
     """nnU-Net without mirror images, too."""
+    more: tuple[Path, ...] = ()
+    """Scans that only medseg segments, in one call with the others: seconds a volume."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def measure(command: list[str], environment: dict[str, str] | None = None) -> tu
 
 def watch(process: psutil.Popen) -> tuple[float, float]:
     """CPU seconds and peak MiB of a process and its children, until it ends."""
-    peak, cpu = 0.0, {}
+    peak, cpu, began = 0.0, {}, time.perf_counter()
     while process.poll() is None:
         memory = 0.0
         for part in tree(process):
@@ -93,7 +95,8 @@ def watch(process: psutil.Popen) -> tuple[float, float]:
             except psutil.Error:
                 continue
         peak = max(peak, memory)
-        time.sleep(SAMPLE_SECONDS)
+        # Looking costs time itself: less often in a long run.
+        time.sleep(max(SAMPLE_SECONDS, (time.perf_counter() - began) / 100))
     return sum(cpu.values()), peak
 
 
@@ -120,23 +123,13 @@ def run_nnunet(asked: Arguments, work: Path, options: tuple[str, ...]) -> Run:
     return Run(*figures, [read_label_map(out / f"{stem(scan)}.nii.gz")[0] for scan in asked.scans])
 
 
-def run_medseg(asked: Arguments, work: Path, package: Path) -> Run:
-    """Our command on all scans."""
+def run_medseg(scans: Sequence[Path], work: Path, package: Path) -> Run:
+    """Our command on scans."""
     out = work / "medseg"
     shutil.rmtree(out, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "medseg",
-        "segment",
-        *map(str, asked.scans),
-        "-o",
-        str(out),
-        "--model",
-        str(package),
-    ]
+    command = [sys.executable, "-m", "medseg", "segment", *map(str, scans), "-o", str(out), "--model", str(package)]
     figures = measure(command)
-    return Run(*figures, [read_label_map(out / stem(scan) / "mask.nii.gz")[0] for scan in asked.scans])
+    return Run(*figures, [read_label_map(out / stem(scan) / "mask.nii.gz")[0] for scan in scans])
 
 
 def stem(scan: Path) -> str:
@@ -167,30 +160,56 @@ def compare(asked: Arguments, ours: Run, theirs: Run, organs: dict[str, int]) ->
     return rows
 
 
-def setting(asked: Arguments, work: Path, *, faithful: bool, options: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Both tools in turn, `repeats` times; ours with nnU-Net's windows and mirror images or with its own."""
+def imported(asked: Arguments, work: Path, *, faithful: bool) -> Path:
+    """The model as a package here, its backends measured once and remembered."""
     package = import_models(
-        [asked.model], work, f"model-{faithful}-{len(options)}", folds=[asked.fold], faithful=faithful
+        [asked.model], work, "as-nnunet" if faithful else "default", folds=[asked.fold], faithful=faithful
     )
-    organs = load_model(package).card.label_table.names
-    first = run_medseg(asked, work, package).seconds  # measures the backends once and remembers the fastest
-    pairs = [(run_medseg(asked, work, package), run_nnunet(asked, work, options)) for _ in range(asked.repeats)]
-    ours, theirs = pairs[-1]
-    seconds = {"medseg": [p[0].seconds for p in pairs], "nnunet": [p[1].seconds for p in pairs]}
-    result = {
-        "medseg": "as nnU-Net" if faithful else "default",
-        "nnunet": " ".join(options) or "default",
-        "seconds": {tool: [round(value, 2) for value in values] for tool, values in seconds.items()},
-        "medseg_very_first_seconds": round(first, 2),
-        "times_faster": round(float(np.median(seconds["nnunet"]) / np.median(seconds["medseg"])), 2),
-        "cpu_seconds": {"medseg": round(ours.cpu_seconds, 1), "nnunet": round(theirs.cpu_seconds, 1)},
-        "peak_mb": {"medseg": round(ours.peak_mb), "nnunet": round(theirs.peak_mb)},
-        "scans": compare(asked, ours, theirs, organs),
-    }
-    print({key: result[key] for key in ("medseg", "nnunet", "seconds", "times_faster", "peak_mb")}, flush=True)
-    for row in result["scans"]:
-        print(row, flush=True)
+    run_medseg(asked.scans[:1], work, package)
+    return package
+
+
+def side_by_side(asked: Arguments, work: Path, packages: dict[str, Path], options: tuple[str, ...]) -> dict[str, Any]:
+    """nnU-Net and ours with each package in turns, `repeats` times."""
+    theirs: list[Run] = []
+    ours: dict[str, list[Run]] = {name: [] for name in packages}
+    for _ in range(asked.repeats):
+        for name, package in packages.items():
+            ours[name].append(run_medseg(asked.scans, work, package))
+        theirs.append(run_nnunet(asked, work, options))
+    result: dict[str, Any] = {"nnunet": {"options": " ".join(options) or "default"} | figures(theirs)}
+    for name, package in packages.items():
+        organs = load_model(package).card.label_table.names
+        times = np.median([run.seconds for run in theirs]) / np.median([run.seconds for run in ours[name]])
+        share = theirs[-1].peak_mb and ours[name][-1].peak_mb / theirs[-1].peak_mb
+        row = figures(ours[name]) | {"times_faster": round(float(times), 2), "share_of_memory": round(share, 3)}
+        result[f"medseg {name}"] = row | {"scans": compare(asked, ours[name][-1], theirs[-1], organs)}
+    for name, row in result.items():
+        print(name, row, flush=True)
     return result
+
+
+def figures(runs: list[Run]) -> dict[str, Any]:
+    """Seconds of every run, CPU seconds and peak memory of the last."""
+    return {
+        "seconds": [round(run.seconds, 2) for run in runs],
+        "cpu_seconds": round(runs[-1].cpu_seconds, 1),
+        "peak_mb": round(runs[-1].peak_mb),
+    }
+
+
+def many(asked: Arguments, work: Path, package: Path) -> dict[str, Any]:
+    """Ours over all scans in one call: seconds a volume, and Dice against the references."""
+    scans = (*asked.scans, *asked.more)
+    run = run_medseg(scans, work, package)
+    row = figures([run]) | {"volumes": len(scans), "seconds_a_volume": round(run.seconds / len(scans), 2)}
+    if asked.references is not None:
+        organs = load_model(package).card.label_table.names
+        masks = zip(scans, run.masks, strict=True)
+        found = [dice(mask, read_label_map(asked.references / scan.name)[0], organs) for scan, mask in masks]
+        row["dice"] = {organ: round(float(np.mean([f[organ] for f in found if organ in f])), 4) for organ in organs}
+    print("many", row, flush=True)
+    return row
 
 
 def main() -> None:
@@ -198,9 +217,14 @@ def main() -> None:
     asked = tyro.cli(Arguments, description=__doc__)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        settings = [setting(asked, work, faithful=True), setting(asked, work, faithful=False)]
+        packages = {
+            "as nnU-Net": imported(asked, work, faithful=True),
+            "default": imported(asked, work, faithful=False),
+        }
+        content: dict[str, Any] = {"many": many(asked, work, packages["default"])} if asked.more else {}
+        content["default"] = side_by_side(asked, work, packages, ())
         if asked.quick:
-            settings.append(setting(asked, work, faithful=False, options=QUICK))
+            content["quick"] = side_by_side(asked, work, {"default": packages["default"]}, QUICK)
     theirs = subprocess.run(
         [str(asked.nnunet / "python"), "-m", "pip", "list", "--format=freeze"],
         capture_output=True,
@@ -209,7 +233,7 @@ def main() -> None:
     )
     wanted = ("nnunetv2==", "torch==", "dynamic_network_architectures==", "numpy==")
     peers = [line for line in theirs.stdout.splitlines() if line.startswith(wanted)]
-    emit_json(asked.out, {"settings": settings, "nnunet": peers, "versions": versions(), "machine": machine()})
+    emit_json(asked.out, content | {"peers": peers, "versions": versions(), "machine": machine()})
 
 
 if __name__ == "__main__":

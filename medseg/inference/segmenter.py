@@ -87,6 +87,7 @@ class NetworkSegmenter:
         self.predict = checked(predictor, mirrored)
         self.costs: Costs = costs or self._measure
         self.anatomy: Anatomy | None = card.anatomy
+        self.keep_islands = card.keep_islands
 
     def forecast(self, volume: Volume, max_memory_mb: float | None = None, within: Region | None = None) -> Forecast:
         """Time and peak memory of this scan, and the plan that keeps the limit.
@@ -175,7 +176,7 @@ class NetworkSegmenter:
             yield block
 
     def _clean(self, label_map: LabelMap, volume: Volume) -> Raw:
-        cleaned = remove_islands(label_map, self.labels)
+        cleaned = label_map if self.keep_islands else remove_islands(label_map, self.labels)
         if self.anatomy is None:
             return Raw(cleaned, ())
         checked, findings = check_anatomy(cleaned, volume, self.labels, self.anatomy)

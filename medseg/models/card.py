@@ -124,7 +124,10 @@ class Variant(_Strict):
 
 
 class ModelCard(_Strict):
-    """`model.json` of a model package. Unknown keys are errors."""
+    """`model.json` of a model package. Unknown keys are errors.
+
+    `keep_islands`: small parts of a label beside its largest stay, as they must where a label has many parts.
+    """
 
     name: str
     version: str
@@ -139,6 +142,7 @@ class ModelCard(_Strict):
     network: NetworkSpec | None = None
     input: InputSpec | None = None
     anatomy: Anatomy | None = None
+    keep_islands: bool = False
     metrics: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)

@@ -108,3 +108,13 @@ def test_an_organ_that_runs_out_of_thin_slices_reaches_the_last_of_them(tmp_path
         row = measure(raw.label_map, turned, segmenter.labels)[0]
         assert (row.slices, row.touches_edge) == (64, True)
         assert row.volume_ml == pytest.approx(24 * 24 * 32 / 1000, rel=0.1)
+
+
+def test_a_small_part_beside_a_large_one_stays_where_the_card_says_so(tmp_path: Path) -> None:
+    volume = planted_volume((24, 24, 24), (4.0, 4.0, 4.0), sphere_hu=WATER_HU, box_hu=WATER_HU)
+    volume.hu[4:14, 4:14, 4:14] = HOT_HU
+    volume.hu[18:20, 18:20, 18:20] = HOT_HU
+    for keep, voxels in ((False, 1000), (True, 1008)):
+        card = threshold_card((4.0, 4.0, 4.0), keep_islands=keep)
+        segmenter = build_segmenter(load_model(write_package(tmp_path / str(keep), card)))
+        assert np.count_nonzero(run(segmenter, volume) == 1) == voxels

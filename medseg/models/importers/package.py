@@ -73,6 +73,7 @@ def make_card(model: ForeignModel, network: NetworkSpec, name: str, version: str
             licence=licence,
             network=network,
             input=_input(model),
+            keep_islands=True,  # nobody knows which of its labels are one piece
             training={"tool": model.tool, "imported": now(), **model.facts, "versions": versions()},
         )
     except (ConfigError, ValueError) as error:
