@@ -1,0 +1,8 @@
+"""Where studies and their vectors are kept."""
+
+from vlretrieval.store.memory import Ranking
+from vlretrieval.store.reading import EXACT_UP_TO
+from vlretrieval.store.schema import StoreInfo
+from vlretrieval.store.store import Removed, Store
+
+__all__ = ["EXACT_UP_TO", "Ranking", "Removed", "Store", "StoreInfo"]
