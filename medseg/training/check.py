@@ -188,24 +188,27 @@ def _sides(facts: Sequence[CaseFacts], labels: LabelTable) -> list[Fault]:
 
 def _order(facts: Sequence[CaseFacts]) -> list[Fault]:
     """A case that stands on its head or is turned: most organs lie the other way round than in the other cases."""
-    pairs = list(combinations(sorted({organ for fact in facts for organ in fact.centres_mm}), 2))
-    faults = []
-    for fact in facts:
-        for axis, word in ((1, "front to back"), (2, "upside down")):
-            turned = [_against(fact, facts, pair, axis) for pair in pairs if {*pair} <= fact.centres_mm.keys()]
-            votes = [vote for vote in turned if vote is not None]
-            if votes and sum(votes) > len(votes) / 2:
-                text = f"its organs lie {word}, compared with the other cases: wrong orientation or labels?"
-                faults.append(Fault("warning", fact.id, text))
+    organs = sorted({organ for fact in facts for organ in fact.centres_mm})
+    if len(organs) < 2:
+        return []
+    nowhere = np.full(3, np.nan)
+    centres = np.array([[fact.centres_mm.get(organ, nowhere) for organ in organs] for fact in facts])
+    faults: list[Fault] = []
+    for axis, word in ((1, "front to back"), (2, "upside down")):
+        for case in _turned(centres[..., axis]):
+            text = f"its organs lie {word}, compared with the other cases: wrong orientation or labels?"
+            faults.append(Fault("warning", facts[case].id, text))
     return faults
 
 
-def _against(fact: CaseFacts, facts: Sequence[CaseFacts], pair: tuple[str, str], axis: int) -> bool | None:
-    """Whether two organs lie the other way round than in all other cases; None where those say nothing clear."""
-    a, b = pair
-    others = [f for f in facts if f is not fact and a in f.centres_mm and b in f.centres_mm]
-    ways = [float(f.centres_mm[b][axis] - f.centres_mm[a][axis]) for f in others]
-    if len(ways) < 2 or abs(float(np.median(ways))) < FAR_MM:
-        return None
-    own = float(fact.centres_mm[b][axis] - fact.centres_mm[a][axis])
-    return bool(own * np.median(ways) < 0 and abs(own) > FAR_MM / 2)
+def _turned(places_mm: Array) -> list[int]:
+    """Cases in which most pairs of organs lie the other way round than usual; places_mm is [cases, organs]."""
+    against, votes = np.zeros(len(places_mm), int), np.zeros(len(places_mm), int)
+    for a, b in combinations(range(places_mm.shape[1]), 2):
+        ways = places_mm[:, b] - places_mm[:, a]
+        there = np.isfinite(ways)
+        usual = float(np.median(ways[there])) if there.sum() > 2 else 0.0
+        if abs(usual) >= FAR_MM:
+            votes += there
+            against += there & (ways * usual < 0) & (np.abs(ways) > FAR_MM / 2)
+    return [int(case) for case in np.flatnonzero(against > votes / 2)]

@@ -132,6 +132,15 @@ def test_a_scan_that_stands_on_its_head_is_noticed(tmp_path: Path) -> None:
     assert any("upside down" in fault[2] for fault in found)
 
 
+def test_without_a_readable_scan_there_is_still_a_report(tmp_path: Path) -> None:
+    entries = sound(tmp_path)
+    for file in tmp_path.glob("*/*_ct.nii.gz"):
+        file.write_bytes(b"nothing")
+    found = faults(tmp_path, entries, tmp_path / "out")
+    assert [fault[0] for fault in found] == ["error"] * 4
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_splits_and_organs_that_nobody_contoured(tmp_path: Path) -> None:
     entries = sound(tmp_path)[:3]
     found = faults(tmp_path, entries, tmp_path / "out", LABELS | {"larynx": 9})
