@@ -37,6 +37,8 @@ export class Stage {
   async open(scan, base) {
     this.scan = scan
     this.base = base
+    // NiiVue would throw where nobody can catch it.
+    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("no WebGL 2")
     await this.view.attachToCanvas(this.canvas, false)
     this.isSlow = SLOW.test(this.#renderer())
     const side = this.isSlow ? SMALL.slow : SMALL.fast
