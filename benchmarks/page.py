@@ -78,7 +78,7 @@ def walk(browser: Browser, base: str, scan: Path, folder: Path | None) -> dict[s
     on.tab.get_by_role("button", name=say("run.cancel")).wait_for()
     on.picture("running")
     on.timed("table", began, lambda: on.tab.locator("#organ-table").wait_for(timeout=JOB_MS))
-    on.tab.locator(".viewer output.message", has_text="").wait_for()
+    on.tab.wait_for_timeout(2000)
     on.picture("result")
     on.picture("result-whole", full=True)
     on.tab.get_by_label(say("viewer.layout")).select_option("four")
@@ -102,7 +102,7 @@ def per_frame(tab: Page, act: Callable[[], None], count: int = 10) -> float:
         before = viewer.get_attribute("data-frames")
         began = time.monotonic()
         act()
-        while viewer.get_attribute("data-frames") == before:
+        while viewer.get_attribute("data-frames") == before and time.monotonic() < began + 30:
             pass
         total += time.monotonic() - began
     return total / count

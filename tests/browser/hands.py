@@ -44,6 +44,7 @@ class View:
         return self.root.get_by_role("button", name=name, exact=True)
 
     def tile(self, plane: str) -> Box:
+        self.root.locator("canvas").first.scroll_into_view_if_needed()
         found = self.root.locator(f'rect.tile[data-plane="{plane}"]').first.bounding_box()
         assert found is not None
         return Box(found["x"], found["y"], found["width"], found["height"])
@@ -71,11 +72,11 @@ class View:
 
     def pixels(self, plane: str) -> Array:
         """The picture of a tile, [down, across, RGB], without what is written over it."""
+        box = self.tile(plane)
         self.settle()
         self._written("hidden")
         image = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         self._written("")
-        box = self.tile(plane)
         rows = slice(round(box.top), round(box.top + box.height))
         return np.asarray(image).astype(int)[rows, round(box.left) : round(box.left + box.width)]
 

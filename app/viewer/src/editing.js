@@ -44,7 +44,7 @@ export class Editing {
     this.#steps(0, 0)
     return h(
       "div",
-      { class: "bar edit", role: "toolbar", "aria-label": words["edit"] },
+      { class: "bar edit", role: "toolbar", "aria-label": words["edit"], "aria-busy": "true" },
       this.organ,
       h("div", { class: "group" }, ...this.pens.values()),
       h("label", { class: "slider" }, words["edit.size"], this.size, this.sizeText),
@@ -91,6 +91,7 @@ export class Editing {
     this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
     await this.ask("open")
     this.isOpen = true
+    this.element.setAttribute("aria-busy", "false")
   }
 
   penDown(tile, voxel, tool) {

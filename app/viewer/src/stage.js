@@ -37,7 +37,10 @@ export class Stage {
   async open(scan, base) {
     this.scan = scan
     this.base = base
+    // NiiVue would throw where nobody can catch it.
+    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("no WebGL 2")
     await this.view.attachToCanvas(this.canvas, false)
+    this.isAttached = true
     this.isSlow = SLOW.test(this.#renderer())
     const side = this.isSlow ? SMALL.slow : SMALL.fast
     await this.view.loadVolumes([{ url: `${base}/small.nii?side=${side}`, name: "small.nii", ...BONE_HU }])
@@ -245,8 +248,9 @@ export class Stage {
     if (this.solid) this.solid.isAlive = false
     this.aborter.abort()
     cancelAnimationFrame(this.pending)
-    this.view.cleanup()
-    this.view.gl?.getExtension("WEBGL_lose_context")?.loseContext()
     this.canvas.remove()
+    if (!this.isAttached) return // NiiVue throws where it has no context
+    this.view.cleanup()
+    this.view.gl.getExtension("WEBGL_lose_context")?.loseContext()
   }
 }
