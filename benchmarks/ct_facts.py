@@ -69,7 +69,9 @@ def table(studies: list[TrainingStudy], part: Array, config: RetrievalConfig, wo
         texts = [describe(query, np.random.default_rng([6, n]), "test") for n, query in enumerate(queries)]
         answers = np.array([[matches(query, facts) for facts in truth] for query in queries])
         ways = rankings(texts, queries, seen, dense, pictures, truth, part)
-        found[name] = {way: figures(scores, answers) for way, scores in ways.items()}
+        # Short questions are true of patients that the models were trained on, too: those are taken out of the pool.
+        ignore = np.zeros_like(answers) if count is None else part[:, None] != part[None]
+        found[name] = {way: figures(scores, answers, ignore) for way, scores in ways.items()}
         print(name, {way: row["recall_5"] for way, row in found[name].items()}, flush=True)
     found["auroc"] = fact_areas(dense, seen, truth, part)
     return found
@@ -195,21 +197,22 @@ def from_pictures(queries: list[Facts], pictures: Array, truth: list[Facts], par
 
     values = [(kind.name, value) for kind in KINDS for value in kind.values]
     target = np.array([[float(facts.get(kind) == value) for kind, value in values] for facts in truth])
-    guess = np.zeros((FOLDS, *target.shape))
-    scale = pictures.std(axis=0) + 1
+    guess, scale = np.zeros(target.shape), pictures.std(axis=0) + 1
     for fold in range(FOLDS):
         rows = part != fold
-        guess[fold] = Ridge(alpha=1000).fit(pictures[rows] / scale, target[rows]).predict(pictures / scale)
+        ridge = Ridge(alpha=1000).fit(pictures[rows] / scale, target[rows])
+        guess[~rows] = ridge.predict(pictures[~rows] / scale)
     asked = np.array([[float(query.get(kind) == value) for kind, value in values] for query in queries])
-    return np.stack([asked[n] @ guess[part[n]].T for n in range(len(queries))])
+    return asked @ guess.T
 
 
-def figures(scores: Array, answers: Array) -> dict[str, Any]:
+def figures(scores: Array, answers: Array, ignore: Array) -> dict[str, Any]:
     """Recall@k with intervals over patients, chance, median rank, MAP."""
-    found = score_queries(scores.astype(np.float64), answers, ks=(1, 5, 10))
+    found = score_queries(scores.astype(np.float64), answers, ignore=ignore, ks=(1, 5, 10))
     patients = range(len(scores))
     recall = {f"recall_{k}": bootstrap(found.hits[:, n], patients).to_json() for n, k in enumerate((1, 5, 10))}
     return recall | {
+        "pool": float(np.median(found.pool)),
         "chance_5": round(float(found.chance[:, 1].mean()), 4),
         "median_rank": round(float(np.median(found.first_rank)), 1),
         "map": bootstrap(found.average_precision, patients).to_json(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("lancedb")
-from medseg.errors import DataError, ModelError, NoScanError, OutputError
+from medseg.errors import ConfigError, DataError, ModelError, NoScanError, OutputError
 from vlretrieval.archive import writing
 from vlretrieval.store import Store, StoreInfo
 from vlretrieval.study import Entry, Study, Vectors
@@ -203,3 +204,10 @@ def test_the_index_finds_nearly_what_exact_search_finds(tmp_path: Path) -> None:
     passed = store.nearest(queries[0], 10, "spleen_ml > 1000", exact=False)
     assert passed.keys.min() > 900
     assert store.nearest(-queries[0], 5, "spleen_ml > 1000", organ="spleen", exact=False).keys.min() > 900
+
+
+def test_a_missing_library_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    with pytest.raises(ConfigError, match="needs lancedb") as refused:
+        Store.open(tmp_path)
+    assert "medseg[retrieval]" in refused.value.advice
