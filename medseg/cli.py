@@ -298,3 +298,123 @@ def train(
     from medseg.training.config import parse_settings
     from medseg.training.run import train_model
 
+    named = {"loop.max_steps": max_steps, "loop.seed": seed, "index": index}
+    package = train_model(config, out, resume=resume, overrides=parse_settings(set_) | named)
+    if package is not None:
+        print(f"Model package: {package}")
+    return 0
+
+
+def check_data(dataset: Positional[Path], /, out: Out, pictures: int = 12) -> int:
+    """Look for faults in a dataset before an hour is spent (`medseg train check` is the same command).
+
+    Grids of scan and mask, labels without a name, empty masks, the same scan twice, left and right, orientation, HU.
+    Writes report.html with pictures and check.json into OUT.
+
+    Exit codes: 0 no errors (there may be warnings), 3 errors.
+
+    Args:
+        dataset: Our index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.
+        out: Folder for the report.
+        pictures: Cases that are drawn, those with faults first.
+    """
+    from medseg.training.check_report import check_and_report
+
+    return 3 if check_and_report(dataset, out, pictures).errors else 0
+
+
+def plan_training(
+    dataset: Positional[Path], /, out: Annotated[Path, arg(aliases=["-o"])], name: str | None = None
+) -> int:
+    """Write a config for a dataset: spacing, patch, network and HU window (`medseg train plan` is the same command).
+
+    Args:
+        dataset: Our index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.
+        out: The YAML file; `medseg train` takes it.
+        name: Of the model; the file's name if not given.
+    """
+    from medseg.training.plan import plan_and_write
+
+    print(f"Config: {plan_and_write(dataset, out, name)}")
+    return 0
+
+
+def benchmark(
+    what: Positional[Literal["memory", "tile"]],
+    /,
+    model: str = "head-neck-oar",
+    classes: int = 117,
+    shape: str = "512,512,800",
+    max_memory: str | None = None,
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+) -> int:
+    """Measure this machine: `tile` (what runs a model fastest) or `memory` (does a long scan fit?).
+
+    `memory` segments a computed scan with random weights, every class everywhere, compares the peak with the
+    forecast and the labels with MONAI's. With 117 classes and 800 slices it takes a quarter of an hour on two cores.
+
+    Args:
+        what: memory or tile.
+        model: For `tile`: name of an installed model or folder of a package.
+        classes: For `memory`: background included.
+        shape: For `memory`: voxels along the three axes, at least 128 each.
+        max_memory: For `memory`: a limit to keep, e.g. 2GB.
+        out: JSON file for the figures.
+    """
+    from medseg.benchmark.console import report_memory, report_tile
+    from medseg.errors import ConfigError
+    from medseg.runtime.options import parse_memory_mb
+
+    if what == "tile":
+        return report_tile(model, out)
+    try:
+        i, j, k = (int(size) for size in shape.split(","))
+    except ValueError:
+        raise ConfigError(f"--shape {shape} is not three numbers.", advice="Write it as 512,512,800.") from None
+    limit = None if max_memory is None else parse_memory_mb(max_memory)
+    return report_memory(classes, (i, j, k), limit, out)
+
+
+# `medseg models promote` is `medseg promote`.
+TWO_WORDS: dict[tuple[str, ...], str] = {
+    ("models", "import"): "import",
+    ("models", "register"): "register",
+    ("models", "promote"): "promote",
+    ("models", "rollback"): "rollback",
+    ("train", "check"): "check",
+    ("train", "plan"): "plan",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the `medseg` command."""
+    argv = sys.argv[1:] if argv is None else argv
+    argv = [TWO_WORDS[first], *argv[2:]] if (first := tuple(argv[:2])) in TWO_WORDS else argv
+    try:
+        code = tyro.extras.subcommand_cli_from_dict(
+            {
+                "segment": segment,
+                "models": models,
+                "import": import_model,
+                "register": register_model,
+                "promote": promote_model,
+                "rollback": roll_back_model,
+                "export": export,
+                "deidentify": deidentify,
+                "evaluate": evaluate,
+                "train": train,
+                "check": check_data,
+                "plan": plan_training,
+                "benchmark": benchmark,
+            },
+            prog="medseg",
+            description="CT in, named and measured organs out. Research use only; not a medical device.",
+            args=argv,
+        )
+    except MedsegError as error:
+        # Escaped and unwrapped: paths hold brackets, and are copied from the terminal.
+        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
