@@ -3,8 +3,8 @@
     PYTHONPATH=. python benchmarks/page.py SCAN --out benchmarks/results/page.json --pictures docs/page
 
 SCAN is one CT file (NIfTI); with --pictures it has to be one that may be shown, such as the example. Chromium draws
-with SwiftShader: no graphics card. Times are from the visitor's side: the first picture counts from the moment the file is
-handed in, with its upload.
+with SwiftShader: no graphics card. Times are from the visitor's side: the first picture counts from the moment the file
+is handed in, with its upload.
 """
 
 from __future__ import annotations
