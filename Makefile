@@ -53,10 +53,10 @@ demo: $(READY) ## Segment the example CT and print the organ table (OUT=out/demo
 	@$(VENV)/bin/medseg segment $(EXAMPLE) --out "$(OUT)" --force
 
 test: lint ## Checks and the fast tests, with the coverage floor (at most ten minutes)
-	$(PYTEST) -m 'not slow and not browser' --cov=medseg --cov-report=term --cov-report=json:.coverage.json \
+	$(PYTEST) -m 'not slow and not browser' --cov=medseg --cov=vlretrieval --cov-report=term --cov-report=json:.coverage.json \
 	  --cov-fail-under=90 $(PYTEST_ARGS)
 	@$(PY) -c 'import json; t = json.load(open(".coverage.json"))["totals"]; \
-	  share = t["covered_branches"] / t["num_branches"]; print(f"Branches of medseg that were taken: {share:.1%}")'
+	  share = t["covered_branches"] / t["num_branches"]; print(f"Branches that were taken: {share:.1%}")'
 
 test-slow: $(READY) browser ## The slow tests, the browser's and those on real CTs
 	$(PYTEST) -m '$(SLOW_MARKS)' --durations=10 $(PYTEST_ARGS)

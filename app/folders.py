@@ -17,7 +17,7 @@ from pathlib import Path
 from medseg.runtime.scratch import hold, make_private, remove_abandoned
 
 KEEP_HOURS = 8.0
-_STUDY_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+_STUDY_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class WorkFolders:
@@ -40,7 +40,7 @@ class WorkFolders:
 
     def new(self) -> str:
         """Make an empty folder for a study; its id cannot be guessed."""
-        study = secrets.token_urlsafe(16)
+        study = secrets.token_hex(16)  # keys of components may hold no "__"
         make_private(self.root / study)
         return study
 

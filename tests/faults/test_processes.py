@@ -126,6 +126,7 @@ def test_many_scans_in_one_process_leak_nothing(tmp_path: Path) -> None:
         room.close()
 
 
+@pytest.mark.slow
 def test_same_scan_same_mask_in_every_order(tmp_path: Path) -> None:
     scans = [
         write_nifti(tmp_path / f"{seed}.nii.gz", phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), seed=seed))

@@ -36,7 +36,7 @@ def python(code: str) -> str:
 def test_the_import_contracts_hold() -> None:
     done = subprocess.run([tool("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert re.search(r"Contracts: [6-9] kept, 0 broken", done.stdout)
+    assert re.search(r"Contracts: (?:[6-9]|\d\d) kept, 0 broken", done.stdout)
 
 
 def test_import_takes_under_a_second() -> None:

@@ -45,7 +45,7 @@ def test_alone_they_are_the_identity(tmp_path: Path) -> None:
     assert type(share_batch_norm(network)) is torch.nn.BatchNorm3d
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_rank_that_dies_or_hangs_ends_the_run_within_a_minute(tmp_path: Path, how: signal.Signals) -> None:
     first, second = start("endless", tmp_path)
     try:

@@ -65,6 +65,7 @@ def test_a_run_without_data_ends_in_a_scored_package_that_loads(whole: Path) -> 
     assert str(whole) not in (whole / "package" / CARD).read_text()
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_moment_it_ends_bit_for_bit_alike(whole: Path, tmp_path: Path) -> None:
     process = start(tmp_path)
     wait_until((tmp_path / LAST).is_file)
@@ -91,6 +92,7 @@ def test_killed_at_five_random_moments_it_ends_bit_for_bit_alike(whole: Path, tm
     assert (tmp_path / LAST).read_bytes() == (whole / LAST).read_bytes()
 
 
+@pytest.mark.slow
 def test_it_learns_the_three_shapes(tmp_path: Path) -> None:
     train_model("smoke", tmp_path, overrides={"loop.workers": 0})
     metrics = read_card(tmp_path / "package" / CARD).metrics
@@ -132,6 +134,7 @@ def test_a_rank_that_is_killed_is_reported_within_a_minute(tmp_path: Path) -> No
             process.communicate()
 
 
+@pytest.mark.slow
 def test_two_ranks_of_the_command_train_one_model(tmp_path: Path) -> None:
     pair = start_pair(tmp_path, 10)
     said, errors = zip(*[process.communicate(timeout=280) for process in pair], strict=True)
