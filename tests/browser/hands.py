@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error, Locator, Page, expect
 
 from app.text import name_of, say
 from medseg.imaging.volume import Array, Volume, reorient
 
 JOB_MS = 180_000
 VIEW_MS = 90_000
+TRIES, TRY_MS = 8, 10_000
 TISSUE = "Tissues by Hounsfield units"
 
 
@@ -109,10 +111,20 @@ def open_scan(page: Page, files: list[Path]) -> View:
     return View(page)
 
 
+def choose(page: Page, menu: Locator, title: str) -> None:
+    """Take an option; open the menu again where a page that was just drawn anew has closed it."""
+    for _ in range(TRIES):
+        menu.click()
+        with suppress(Error):
+            page.get_by_role("option", name=title).click(timeout=TRY_MS)
+            return
+        page.keyboard.press("Escape")
+    raise AssertionError(f"The menu never let {title} be chosen.")
+
+
 def segment(page: Page, title: str = TISSUE, key: str = "first") -> None:
     """Choose a model, press the button, wait for the table."""
-    page.locator(f".st-key-model-{key} input").click()
-    page.get_by_role("option", name=title).click()
+    choose(page, page.locator(f".st-key-model-{key} input"), title)
     page.locator(f".st-key-run-{key} button").click()
     number = page.locator(".viewer").get_attribute("data-run") or "0"
     shown = str(int(number) + 1)
