@@ -56,7 +56,8 @@ def choose_model(study: str, key: str) -> str | None:
         started = st.button(say("model.run"), type="primary", key=f"run-{key}", icon=":material/play_arrow:")
         with st.popover(say("model.limits"), type="tertiary", icon=":material/info:"):
             _list_limits(by_name[name])
-        show_forecast(study, name)
+        if not started:  # a forecast that comes just now draws the page anew, and the press would be lost
+            show_forecast(study, name)
     _, description, field = words_of(by_name[name])
     st.caption(f"{plain(description)} {say('model.field', field=plain(field))}")
     return name if started else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,7 @@ from tests.training.toys import LineTask, Points, line_trainer
 
 def start(name: str, folder: Path, world: int = 2) -> list[subprocess.Popen[str]]:
     """`world` processes that run the function `name` of this module as ranks of one run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
@@ -36,6 +36,15 @@ def start(name: str, folder: Path, world: int = 2) -> list[subprocess.Popen[str]
         )
         for rank in range(world)
     ]
+
+
+def free_port() -> int:
+    """A port below those that the system hands out, so that no connection of another test takes it meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def outcome(name: str, folder: Path, world: int = 2) -> list[Any]:

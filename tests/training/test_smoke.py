@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from medseg.training.config import PRESETS, PhantomConfig
 from medseg.training.journal import read_journal
 from medseg.training.phantoms import LABELS, draw_phantom, write_phantoms
 from medseg.training.run import train_model
-from tests.training.ranks import wait_until
+from tests.training.ranks import free_port, wait_until
 
 
 def start(out: Path, steps: int = 30, **variables: str) -> subprocess.Popen[str]:
@@ -110,10 +109,7 @@ def test_a_loss_that_runs_away_stops_and_names_the_batch(tmp_path: Path) -> None
 
 def start_pair(out: Path, steps: int) -> list[subprocess.Popen[str]]:
     """Two ranks, as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [start(out, steps, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
 
 
