@@ -20,7 +20,7 @@ from medseg.errors import Cancelled, ConfigError, DataError, OutputError
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.training.average import start_average, update_average
 from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
-from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm, wait_for_all
+from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm
 from medseg.training.feed import Feed, seed_all
 from medseg.training.journal import Journal, StepRecord, summarise
 from medseg.training.loop import LoopConfig
@@ -150,9 +150,9 @@ class Trainer(Generic[B]):
             began, waited = time.perf_counter(), feed.waited_s
             loss, parts, norm = self.train_step(model, batches)
             seconds = time.perf_counter() - began
-            stopping = self._advance(seconds)
+            stopping, saving = self._advance(seconds, time.monotonic() > due)
             self._record(StepRecord(self.step, loss, parts, norm, seconds, feed.waited_s - waited))
-            if stopping or time.monotonic() > due:
+            if stopping or saving:
                 due = self._next_save() if self._save_or_say(final=stopping) else time.monotonic() + RETRY_S
             if stopping:
                 raise Cancelled(f"Stopped at step {self.step} of {self.config.max_steps}; go on with --resume.")
@@ -167,11 +167,12 @@ class Trainer(Generic[B]):
         each = config.gradient_aggregation_interval * world
         return range(self.step * each + self.ranks.rank, config.max_steps * each, world)
 
-    def _advance(self, seconds: float) -> bool:
-        """A step more lies behind; returns whether any rank wants to stop. All ranks agree on both."""
+    def _advance(self, seconds: float, due: bool) -> tuple[bool, bool]:
+        """A step more lies behind; returns whether any rank wants to stop, or to save. All agree on it."""
         self.step, self.seconds = self.step + 1, self.seconds + seconds
-        stopping, self.done = largest([float(self.stop()), self._share_done()], self.ranks.device)
-        return stopping > 0
+        wishes = [float(self.stop()), float(due), self._share_done()]
+        stopping, saving, self.done = largest(wishes, self.ranks.device)
+        return stopping > 0, saving > 0
 
     def _share_done(self) -> float:
         return share_done(self.step, self.seconds, self.config)
@@ -269,10 +270,21 @@ class Trainer(Generic[B]):
         return True
 
     def save(self) -> None:
-        """Write the checkpoint, by the first rank alone."""
-        if self.ranks.first:
-            self.journal.note(self._stamped({"step": self.step, "saved": True}))
-            state = {"step": self.step, "max_steps": self.config.max_steps, "amp": self.amp.state_dict()}
-            state["settings"] = self._settings()
+        """Write the checkpoint, by the first rank alone; what stops it is known to all, so that none waits for ever.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        failed = from_first(self._write() if self.ranks.first else None)
+        if failed is not None:
+            raise failed
+
+    def _write(self) -> OutputError | None:
+        self.journal.note(self._stamped({"step": self.step, "saved": True}))
+        state = {"step": self.step, "max_steps": self.config.max_steps, "amp": self.amp.state_dict()}
+        state["settings"] = self._settings()
+        try:
             save_checkpoint(self.folder / LAST, self._learner, state)
-        wait_for_all()
+        except OutputError as error:
+            return error
+        return None

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medseg.errors import OutputError
 from medseg.training.distributed import Ranks, all_rows, all_sum, all_values, from_first, joined, largest
 from medseg.training.task import Loss
 from tests.training.toys import LineTask, Points, line_trainer
@@ -119,6 +120,16 @@ def sums(ranks: Ranks, folder: Path) -> Any:
 def endless(ranks: Ranks, folder: Path) -> Any:
     (folder / f"pid{ranks.rank}").write_text(str(os.getpid()))
     line_trainer(folder, ranks=ranks, max_steps=10**7, log_steps=10**6, checkpoint_minutes=1e-3).run()
+
+
+def refused_once(ranks: Ranks, folder: Path) -> Any:
+    """The first checkpoint cannot be written, and each rank wants one at another moment."""
+    answers = iter([OutputError("No space left on device.")])
+    trainer = line_trainer(folder, ranks=ranks, max_steps=60, checkpoint_minutes=1e-4 * (1 + ranks.rank))
+    write = trainer._write
+    trainer._write = lambda: next(answers, None) or write()  # type: ignore[method-assign]
+    trainer.run()
+    return trainer.step
 
 
 def spoilt(ranks: Ranks, folder: Path) -> Any:

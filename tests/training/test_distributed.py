@@ -78,6 +78,11 @@ def test_the_first_rank_dies_and_the_other_says_so(tmp_path: Path) -> None:
             process.communicate()
 
 
+def test_a_checkpoint_that_cannot_be_written_holds_no_rank_up(tmp_path: Path) -> None:
+    assert outcome("refused_once", tmp_path / "run") == [60, 60]
+    assert (tmp_path / "run" / LAST).is_file()
+
+
 def test_an_error_on_one_rank_is_told_by_all(tmp_path: Path) -> None:
     processes = start("spoilt", tmp_path)
     said = [process.communicate(timeout=120)[1] for process in processes]
