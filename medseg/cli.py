@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from rich.console import Console
-from rich.markup import escape
 from tyro.conf import Positional, arg
 
-from medseg.errors import MedsegError
+from medseg.runtime.command import Commands, run_commands
 
 Out = Annotated[Path, arg(aliases=["-o"])]
 Backend = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
@@ -390,31 +388,20 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point of the `medseg` command."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [TWO_WORDS[first], *argv[2:]] if (first := tuple(argv[:2])) in TWO_WORDS else argv
-    try:
-        code = tyro.extras.subcommand_cli_from_dict(
-            {
-                "segment": segment,
-                "models": models,
-                "import": import_model,
-                "register": register_model,
-                "promote": promote_model,
-                "rollback": roll_back_model,
-                "export": export,
-                "deidentify": deidentify,
-                "evaluate": evaluate,
-                "train": train,
-                "check": check_data,
-                "plan": plan_training,
-                "benchmark": benchmark,
-            },
-            prog="medseg",
-            description="CT in, named and measured organs out. Research use only; not a medical device.",
-            args=argv,
-        )
-    except MedsegError as error:
-        # Escaped and unwrapped: paths hold brackets, and are copied from the terminal.
-        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    commands: Commands = {
+        "segment": segment,
+        "models": models,
+        "import": import_model,
+        "register": register_model,
+        "promote": promote_model,
+        "rollback": roll_back_model,
+        "export": export,
+        "deidentify": deidentify,
+        "evaluate": evaluate,
+        "train": train,
+        "check": check_data,
+        "plan": plan_training,
+        "benchmark": benchmark,
+    }
+    about = "CT in, named and measured organs out. Research use only; not a medical device."
+    run_commands(commands, argv, "medseg", about)

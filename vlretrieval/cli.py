@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-from rich.console import Console
-from rich.markup import escape
 from tyro.conf import Positional, arg
 
-from medseg.errors import ConfigError, MedsegError
+from medseg.errors import ConfigError
+from medseg.runtime.command import Commands, run_commands
 
 Archive = Annotated[str | None, arg(aliases=["-a"])]
 
@@ -172,24 +170,13 @@ def evaluate(
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the `vlretrieval` command."""
-    try:
-        code = tyro.extras.subcommand_cli_from_dict(
-            {
-                "index": index,
-                "search": search,
-                "delete": delete,
-                "export": export,
-                "train": train,
-                "evaluate": evaluate,
-            },
-            prog="vlretrieval",
-            description="Words find CTs, CTs find CTs. Research use only; not a medical device.",
-            args=sys.argv[1:] if argv is None else argv,
-        )
-    except MedsegError as error:
-        # Escaped and unwrapped: paths hold brackets, and are copied from the terminal.
-        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+    commands: Commands = {
+        "index": index,
+        "search": search,
+        "delete": delete,
+        "export": export,
+        "train": train,
+        "evaluate": evaluate,
+    }
+    about = "Words find CTs, CTs find CTs. Research use only; not a medical device."
+    run_commands(commands, sys.argv[1:] if argv is None else argv, "vlretrieval", about)

@@ -31,7 +31,6 @@ from medseg.results.segmentation import Segmentation
 DECIMALS = 4
 _CONTOUR_DATA = 0x30060050
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_rtstruct(path: Path, result: Segmentation, source: SourceSlices) -> Path:
@@ -148,7 +147,7 @@ def _slices(mask: Array) -> Iterator[tuple[int, Polygon]]:
 
 
 def _millimetres(polygon: Polygon, k: int, geometry: Geometry) -> Array:
-    affine = _TO_LPS @ geometry.affine
+    affine = geometry.affine_lps
     return np.asarray(polygon @ affine[:3, :2].T + affine[:3, 2] * k + affine[:3, 3])
 
 

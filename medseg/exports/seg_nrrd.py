@@ -44,7 +44,7 @@ def write_seg_nrrd(path: Path, result: Segmentation) -> Path:
 
 
 def _grid_lines(geometry: Geometry) -> list[str]:
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ geometry.affine
+    lps = geometry.affine_lps
     return [
         "NRRD0004",
         "type: unsigned char",

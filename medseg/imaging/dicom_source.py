@@ -23,7 +23,6 @@ from medseg.imaging.volume import Geometry
 
 OFF_GRID = 0.05
 """How far, in voxels, a slice's corner may lie off its place."""
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Whether another kind than CT may be used was settled when the volume was read.
 _ACCEPTED = Acceptance("the volume has been read")
 
@@ -86,7 +85,7 @@ def _dicom_files(path: Path) -> Iterator[Sequence[DicomFile]]:
 
 def _in_place(path: Path, headers: Sequence[Dataset], geometry: Geometry) -> list[Dataset]:
     """By position, not by number: slice k of the volume is the one whose corner lies there."""
-    to_index = np.linalg.inv(_TO_LPS @ geometry.affine)
+    to_index = np.linalg.inv(geometry.affine_lps)
     placed: dict[int, Dataset] = {}
     for header in headers:
         if "ImagePositionPatient" not in header:

@@ -27,7 +27,6 @@ RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 FLAT = 0.25
 """How far, in slices, the points of one contour may lie apart across its plane."""
 SAME_PLANE = 0.05
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def read_rtstruct(path: Path, geometry: Geometry, *, series: str = "") -> Struct
     _check_series(path, dataset, series)
     names = {int(roi.ROINumber): roi for roi in dataset.get("StructureSetROISequence", [])}
     codes = _codes(dataset)
-    to_index = np.linalg.inv(_TO_LPS @ geometry.affine)
+    to_index = np.linalg.inv(geometry.affine_lps)
     structures, findings = [], []
     for entry in dataset.get("ROIContourSequence", []):
         number = int(entry.ReferencedROINumber)

@@ -28,7 +28,6 @@ HALF = 0.5
 """Share above which a voxel of a fractional segment belongs to it."""
 OFF_GRID = 0.05
 """How far, in voxels, a frame's corner may lie off the scan's grid."""
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ _D50_TO_SRGB = np.array(
 
 
 def _frames(path: Path, dataset: Dataset, geometry: Geometry) -> tuple[list[_Frame], int]:
-    to_index = np.linalg.inv(_TO_LPS @ geometry.affine)
+    to_index = np.linalg.inv(geometry.affine_lps)
     shared = dataset.SharedFunctionalGroupsSequence[0]
     is_label_map = str(dataset.SOPClassUID) == LABEL_MAP or dataset.get("SegmentationType") == "LABELMAP"
     frames, outside = [], 0

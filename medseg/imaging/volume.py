@@ -50,6 +50,12 @@ class Geometry:
         return float(i), float(j), float(k)
 
     @property
+    def affine_lps(self) -> Array:
+        """4x4, index (i, j, k, 1) -> LPS mm, as DICOM and ITK count."""
+        lps: Array = np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.affine
+        return lps
+
+    @property
     def voxel_ml(self) -> float:
         """Volume of one voxel."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, Validati
 
 from medseg.errors import ConfigError
 from medseg.training.loop import LoopConfig, Strict
+from medseg.training.settings import find_config, first_fault, put_setting, read_settings
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -121,15 +122,15 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises:
         ConfigError: no such file or preset, no YAML, unknown key, value out of range.
     """
-    path = _find(source)
+    path = find_config(source, PRESETS)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     if "index" in given:
         given["index"] = Path.cwd() / given["index"]
-    values = _read(path)
+    values = read_settings(path)
     if "index" in given:
         values.pop("phantoms", None)
     for key, value in given.items():
-        _put(values, key, value)
+        put_setting(values, key, value)
     config = checked(values, path.name)
     return config if config.index is None else config.model_copy(update={"index": _local(path.parent, config.index)})
 
@@ -161,46 +162,9 @@ def checked(values: Mapping[str, Any], source: str = "Settings") -> TrainConfig:
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_fault(error)}") from error
+        raise ConfigError(f"{source}: {first_fault(error)}") from error
 
 
 def _local(folder: Path, index: Path) -> Path:
     beside = folder / index
     return beside if beside.exists() else Path.cwd() / index
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *groups, last = key.split(".")
-    for group in groups:
-        inner = values.setdefault(group, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {group} is no group of settings.")
-        values = inner
-    values[last] = value
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is no YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} is not a mapping of settings.")
-    return values
-
-
-def _find(source: str | Path) -> Path:
-    for path in (Path(source), PRESETS / f"{source}.yaml"):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-    raise ConfigError(f"No config file or preset named {str(source)!r}; presets: {known}.")
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
-    if not key:  # about the settings as a whole, which are not repeated
-        return f"{fault['msg']}."
-    got = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
-    return f"{key}: {fault['msg']}{got}."

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from medseg.errors import ConfigError
 from medseg.training.loop import LoopConfig, Strict
+from medseg.training.settings import find_config, first_fault, put_setting, read_settings
 
 PRESETS = Path(__file__).parents[1] / "presets"
 Positive = Annotated[float, Field(gt=0)]
@@ -119,39 +119,16 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises:
         ConfigError: no such file or preset, no YAML, unknown key, value out of range.
     """
-    path = _find(source)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is no YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path.name} is not a mapping of settings.")
+    path = find_config(source, PRESETS)
+    values = read_settings(path)
     for key, value in (overrides or {}).items():
         if value is not None:
-            _put(values, key, Path.cwd() / value if key in ("index", "pairs") else value)
+            put_setting(values, key, Path.cwd() / value if key in ("index", "pairs") else value)
     try:
         config = RetrievalConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_first_fault(error)}") from error
+        raise ConfigError(f"{path.name}: {first_fault(error)}") from error
     return config.model_copy(update={"index": _local(path, config.index), "pairs": _local(path, config.pairs)})
-
-
-def _find(source: str | Path) -> Path:
-    for path in (Path(source), PRESETS / f"{source}.yaml"):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-    raise ConfigError(f"No config file or preset named {str(source)!r}; presets: {known}.")
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *groups, last = key.split(".")
-    for group in groups:
-        inner = values.setdefault(group, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{key}: {group} is no group of settings.")
-        values = inner
-    values[last] = value
 
 
 def _local(config: Path, wanted: Path | None) -> Path | None:
@@ -159,10 +136,3 @@ def _local(config: Path, wanted: Path | None) -> Path | None:
         return wanted
     beside = config.parent / wanted
     return beside if beside.exists() else Path.cwd() / wanted
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
-    got = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
-    return f"{key}: {fault['msg']}{got}."
