@@ -196,3 +196,19 @@ def test_a_browser_without_webgl_sees_slices_all_the_same(page: Page, tmp_path: 
     images = view.root.locator("img")
     expect(images.first).to_be_visible()
     assert images.first.evaluate("image => image.naturalWidth") > 0
+
+
+def test_lines_and_letters_follow_where_the_pictures_give_way(segmented: View) -> None:
+    """The list of organs takes room while the viewer as a whole keeps its size."""
+    pictures, tiles = segmented.root.locator(".stages"), segmented.root.locator("rect.tile")
+    widths = []
+    for side in ("256px", "456px"):
+        segmented.root.locator(".side").evaluate("(panel, width) => { panel.style.width = width }", side)
+        segmented.settle()
+        segmented.settle()
+        place = pictures.bounding_box()
+        assert place is not None
+        ends = tiles.evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+        assert max(ends) == pytest.approx(place["x"] + place["width"], abs=3)
+        widths.append(place["width"])
+    assert widths[0] - widths[1] == pytest.approx(200, abs=1)

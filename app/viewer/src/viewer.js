@@ -73,7 +73,8 @@ export class Viewer {
       return
     }
     if (this.disposed) return
-    this.observer.observe(this.root)
+    // The pictures' own place: it gives way to the list of organs while the viewer as a whole keeps its size.
+    this.sides.forEach((side) => this.observer.observe(side.host))
     if (!this.stage.isSlow && this.sides.length === 1) this.state.layout = "four"
     this.#takeOver(this.data)
     this.#goFirst()
