@@ -87,7 +87,8 @@ class View:
         self.root.locator("svg.overlay, .sliders, .solid-tools").evaluate_all(change, how)
 
     def voxel(self) -> list[int]:
-        """Where the crosshair stands."""
+        """Where the crosshair stands, once that is drawn."""
+        self.settle()
         return [int(n) for n in (self.root.get_attribute("data-voxel") or "").split(",")]
 
 
