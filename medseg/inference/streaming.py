@@ -4,8 +4,8 @@ Windows are visited from the scan's lower end to its upper one. Only the slices 
 reaches are held as sums; slices that no later window reaches leave as a `LogitBlock`. Memory
 is classes x plane x window, whatever the length of the scan; where that is too much, the plane
 is cut into columns, and windows across a cut are computed for both sides. The blend is that of
-MONAI's `sliding_window_inference` (Gaussian weights, sigma 1/8 of the window). While the network computes,
-another thread cuts what it gets next.
+MONAI's `sliding_window_inference` or of nnU-Net (Gaussian weights, sigma 1/8 of the window; what
+differs is the least of them). While the network computes, another thread cuts what it gets next.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def stream_logits(
     shape = image.shape[1:]
     cuts = columns(shape) if cuts is None else cuts
     total, done = count_visits(windows, shape, cuts), 0
-    weights = gaussian_weights(windows.size)
+    weights = gaussian_weights(windows.size, floor=windows.floor)
     for column in cuts:
         area = column.voxels(shape)
         sums = _Sums(column, area, shape, windows.size)

@@ -16,6 +16,10 @@ from medseg.models.card import InputSpec
 
 AIR = -1.0  # the normalised value of air; what lies beyond the scan is air
 MARGIN = 8  # voxels of air around the body that the network still sees
+MONAI_FLOOR = 1e-3
+# The least that a float16 holds, over nnU-Net's factor of ten: the rim of a window counts for nothing where another
+# window reaches.
+NNUNET_FLOOR = 6e-9
 Start = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 
@@ -27,10 +31,12 @@ class Windows:
     Attributes:
         size: voxels of one window.
         starts: per axis, where windows begin; negative where the image is smaller than a window.
+        floor: the least that a window's voxel counts in the blend, of 1 in its middle.
     """
 
     size: tuple[int, int, int]
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    floor: float = MONAI_FLOOR
 
     @classmethod
     def over(cls, shape: Sequence[int], size: Sequence[int], overlap: float) -> Windows:
@@ -45,7 +51,7 @@ class Windows:
             _spread(n, side, side * (1 - overlap), backwards=letter in "LPI")
             for n, side, letter in zip(shape, size, towards, strict=True)
         )
-        return cls((size[0], size[1], size[2]), (i, j, k))
+        return cls((size[0], size[1], size[2]), (i, j, k), NNUNET_FLOOR)
 
     @classmethod
     def of(cls, spec: InputSpec, shape: Sequence[int]) -> Windows:
@@ -66,7 +72,7 @@ class Windows:
     def shares(self, start: Start) -> Tensor:
         """How much the window at `start` counts in the blend, of 1: float32 [*size].
 
-        Without the floor that `gaussian_weights` has: beyond it, weights are a product of one along each axis.
+        Without the floor of the weights, so that they are a product of one along each axis.
         """
         own = [_share(at, starts, side) for at, starts, side in zip(start, self.starts, self.size, strict=True)]
         return own[0][:, None, None] * own[1][:, None] * own[2]
@@ -101,16 +107,16 @@ def _spread(length: int, side: int, step: float, *, backwards: bool) -> tuple[in
     return tuple(sorted(length - side - start for start in starts)) if backwards else tuple(starts)
 
 
-def gaussian_weights(size: Sequence[int], sigma: float = 1 / 8) -> Tensor:
-    """How much a window's voxels count in the blend, float32 of `size`: a Gaussian, never less than 0.001.
+def gaussian_weights(size: Sequence[int], sigma: float = 1 / 8, floor: float = MONAI_FLOOR) -> Tensor:
+    """How much a window's voxels count in the blend, float32 of `size`: a Gaussian, never less than `floor`.
 
-    MONAI's `compute_importance_map`, bit for bit (the tests compare them), written out because importing MONAI takes
-    longer than segmenting a scan.
+    With MONAI's floor it is its `compute_importance_map`, bit for bit (the tests compare them), written out because
+    importing MONAI takes longer than segmenting a scan.
     """
     weights = torch.ones(())
     for side in size:
         weights = weights.unsqueeze(-1) * _bell(side, sigma=sigma)
-    return weights.clamp(min=max(float(weights.min()), 1e-3))
+    return weights.clamp(min=max(float(weights.min()), floor))
 
 
 def cut(image: Array, start: Start, size: Start, air: float = AIR) -> Array:

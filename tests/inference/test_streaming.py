@@ -12,6 +12,7 @@ import torch
 from monai.data.utils import compute_importance_map
 from monai.inferers.inferer import SlidingWindowInferer
 from monai.inferers.utils import sliding_window_inference
+from scipy import ndimage
 from torch import Tensor, nn
 
 from medseg.errors import Cancelled, ConfigError
@@ -60,6 +61,22 @@ def test_the_logits_are_those_of_monai(shape: tuple[int, int, int], overlap: flo
 def test_the_weights_of_a_window_are_those_of_monai() -> None:
     for size in [(64, 64, 64), (8, 9, 8), (1, 12, 30), (160, 17, 33)]:
         assert torch.equal(gaussian_weights(size), compute_importance_map(size, mode="gaussian", sigma_scale=0.125))
+
+
+@pytest.mark.parametrize("size", [(64, 64, 64), (32, 40, 64)])
+def test_the_weights_of_a_window_in_another_tools_layout_are_those_of_nnunet(size: tuple[int, int, int]) -> None:
+    """Its recipe: a filtered point, times ten, in float16, zeros raised to the least that is none."""
+    point = np.zeros(size)
+    point[tuple(side // 2 for side in size)] = 1
+    theirs = ndimage.gaussian_filter(point, [side / 8 for side in size], mode="constant")
+    theirs = (10 * theirs / theirs.max()).astype(np.float16)
+    theirs[theirs == 0] = theirs[theirs > 0].min()
+    ours = gaussian_weights(size, floor=Windows.spread((90, 90, 90), size, 0.5, "LPS").floor)
+    # Their point lies half a voxel beside the middle.
+    there, middle = theirs[1:, 1:, 1:], (ours[1:, 1:, 1:] * ours[:-1, :-1, :-1]).sqrt().numpy()
+    near = there > 1e-3
+    np.testing.assert_allclose(middle[near] / middle.max(), there[near] / 10, rtol=0.3)
+    assert float(ours.min() / ours.max()) == pytest.approx(float(theirs.min()) / 10, rel=0.05)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 100])
