@@ -288,8 +288,8 @@ def train(
         out: Run folder: checkpoint, log, package.
         max_steps: Optimiser steps of the whole run, resumed parts included; in place of the config's.
         seed: In place of the config's.
-        index: The dataset, in place of the config's: our index.json, an nnU-Net v2 dataset folder, or an MSD or
-            MONAI dataset.json.
+        index: The dataset, in place of the config's: our index.json, an nnU-Net v2 dataset folder, an MSD or MONAI
+            dataset.json, or a folder of DICOM studies (folders or zips) with RTSTRUCT or SEG.
         resume: Go on from the run folder's checkpoint; start where there is none.
         set_: Further settings in place of the config's, e.g. loop.learning_rate=1e-3 batch_size=4.
     """
@@ -312,7 +312,8 @@ def check_data(dataset: Positional[Path], /, out: Out, pictures: int = 12) -> in
     Exit codes: 0 no errors (there may be warnings), 3 errors.
 
     Args:
-        dataset: Our index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.
+        dataset: Our index.json, an nnU-Net v2 dataset folder, an MSD or MONAI dataset.json, or a folder of DICOM
+            studies (folders or zips) with RTSTRUCT or SEG.
         out: Folder for the report.
         pictures: Cases that are drawn, those with faults first.
     """
@@ -327,7 +328,8 @@ def plan_training(
     """Write a config for a dataset: spacing, patch, network and HU window (`medseg train plan` is the same command).
 
     Args:
-        dataset: Our index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.
+        dataset: Our index.json, an nnU-Net v2 dataset folder, an MSD or MONAI dataset.json, or a folder of DICOM
+            studies (folders or zips) with RTSTRUCT or SEG.
         out: The YAML file; `medseg train` takes it.
         name: Of the model; the file's name if not given.
     """

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, DataError
 from medseg.evaluation import Scorecard, evaluate
 from medseg.imaging.nifti import read_nifti, write_label_map
 from medseg.inference.segmenter import build_segmenter
@@ -58,10 +58,11 @@ def train_model(
     if (out / LAST).is_file() and not resume:
         raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
     with joined(settings.loop.device) as ranks:
-        settings = _with_data(settings, out, ranks)
+        say = report if ranks.first else _quiet
+        settings = _with_data(settings, out, ranks, say)
         assert settings.index is not None
         dataset = read_index(settings.index)
-        say = report if ranks.first else _quiet
+        _check_left_out(dataset, say)
         task = _task(settings, dataset, say)
         trainer = Trainer(task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message))
         trainer.resume()
@@ -87,16 +88,25 @@ def _quiet(line: str) -> None:
     """Ranks after the first."""
 
 
-def _with_data(settings: TrainConfig, out: Path, ranks: Ranks) -> TrainConfig:
+def _check_left_out(dataset: Dataset, say: Callable[[str], None]) -> None:
+    """A study without contours is said and left out; one that cannot be used stops the run: somebody counts on it."""
+    for study in dataset.left_out:
+        if study.fault:
+            raise DataError(study.reason, advice="Mend it or move it away; `medseg train check` lists all of them.")
+        say(f"left out: {study.reason}")
+
+
+def _with_data(settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[str], None]) -> TrainConfig:
     """The settings with an index of ours: the first rank computes phantoms or links another tool's data set."""
     folder = out / "data"
     if settings.index is not None:
         description, ours = locate(settings.index)
         if ours:
             return settings.model_copy(update={"index": description})
-        folder = folder / description.resolve().parent.name
+        named = description.resolve()
+        folder = folder / (named.name if named.is_dir() else named.parent.name)
         if ranks.first:
-            adopt(description, folder)
+            adopt(description, folder, say)
     elif ranks.first and settings.phantoms is not None:
         write_phantoms(folder, settings.phantoms)
     wait_for_all()
