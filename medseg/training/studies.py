@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -77,7 +76,7 @@ def adopt_studies(source: Path, folder: Path, say: Callable[[str], None] = lambd
     if not studies:
         raise DataError(f"No study in {root}.", advice="Give a folder whose folders or zips are DICOM studies.")
     if len({scan_name(study) for study in studies}) < len(studies):
-        raise DataError(f"{root}: a folder and a zip have the same name.", advice="Every study needs a name of its own.")
+        raise DataError(f"{root}: a folder and a zip have the same name.", advice="Give each a name of its own.")
     index, state = folder / "index.json", _state(description, studies)
     if index.is_file() and json.loads(index.read_bytes()).get("made_from") == state:
         return index
@@ -135,7 +134,7 @@ def _masks(path: Path, study: DrawnStudy, description: _Description) -> dict[str
         if organ is None or not (mask := structure.mask).any():
             continue
         if organ in found:
-            raise DataError(f"{path.name}: two structures are called {organ}.", advice="Name one of them in `structures`.")
+            raise DataError(f"{path.name}: two structures are called {organ}.", advice="Name one in `structures`.")
         found[organ] = mask
     if not found:
         known = ", ".join(structure.name for structure in study.structures) or "none"

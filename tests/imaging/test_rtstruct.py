@@ -182,6 +182,7 @@ def plastimatch_masks(structures: Path, ct: Path, out: Path, geometry: Geometry)
         masks[path.name.removesuffix(".nii.gz")] = reorient(np.asarray(image.dataobj) > 0, turn)
     return masks
 
+
 def test_a_file_that_is_cut_off_is_never_a_smaller_set_of_contours(tmp_path: Path) -> None:
     geometry = phantom_volume((30, 30, 30), (1.2, 0.8, 3.0)).geometry
     polygons: list[Polygon] = [(k, points) for k in (3, 4) for points in (SQUARE, HOLE)]

@@ -45,7 +45,9 @@ def outlines(labels: Array) -> dict[str, list[Polygon]]:
     return found
 
 
-def write_study(folder: Path, patient: str, rois: tuple[str, ...] = tuple(ROIS), seed: int = 0, kind: str = "rt") -> Path:
+def write_study(
+    folder: Path, patient: str, rois: tuple[str, ...] = tuple(ROIS), seed: int = 0, kind: str = "rt"
+) -> Path:
     volume = phantom_volume(SHAPE, SPACING, orientation="LPS", seed=seed)
     write_dicom_series(folder / "CT", volume)
     for file in (folder / "CT").iterdir():
