@@ -9,14 +9,14 @@ everything behind reads one format. The bytes of the data are never copied or ch
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import DataError, OutputError
+from medseg.errors import DataError
 from medseg.imaging.emit import emit_json
+from medseg.training.links import link
 from medseg.training.naming import tidy
 from medseg.training.studies import adopt_studies, find_studies
 
@@ -77,7 +77,7 @@ def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda l
     for case in cases:
         for file, role in ((case.ct, "ct"), (case.label, "label")):
             _check_file(case, file)
-            _link(folder / case.split / f"{case.id}_{role}.nii.gz", file)
+            link(folder / case.split / f"{case.id}_{role}.nii.gz", file)
     entries = [{"id": case.id, "split": case.split, "contoured": list(labels)} for case in cases]
     return emit_json(folder / "index.json", {"labels": labels, "cases": entries})
 
@@ -163,13 +163,3 @@ def _check_file(case: ForeignCase, file: Path) -> None:
         raise DataError(f"Case {case.id}: {file} is missing.")
     if not file.name.endswith(_NIFTI):
         raise DataError(f"Case {case.id}: {file.name} is no NIfTI.", advice="Convert scans and labels to .nii.gz.")
-
-
-def _link(link: Path, file: Path) -> None:
-    """A link to the file; one from before is replaced."""
-    try:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        os.symlink(file.resolve(), link)
-    except OSError as error:
-        raise OutputError(f"{link} could not be made: {error.strerror or error}.") from error

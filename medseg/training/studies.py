@@ -25,7 +25,7 @@ from medseg.imaging.study import DrawnStudy, read_study
 from medseg.imaging.volume import Array
 from medseg.training.naming import tidy
 
-EVERY = 5  # without a split of its own, every fifth patient validates
+EVERY = 5  # without a split of its own, every fifth patient validates; the last of three or four
 
 
 class _Description(BaseModel):
@@ -87,7 +87,13 @@ def adopt_studies(source: Path, folder: Path, say: Callable[[str], None] = lambd
         try:
             cases.append(_convert(study, folder, description, values))
         except MedsegError as error:
-            left_out.append({"id": study.name, "reason": str(error), "fault": not isinstance(error, NoReferenceError)})
+            left_out.append(
+                {
+                    "id": study.name,
+                    "reason": str(error).removeprefix(f"{study.name}: "),
+                    "fault": not isinstance(error, NoReferenceError),
+                }
+            )
     splits = _split(cases, description, root)
     for case in cases:
         _move(folder, case.id, splits[case.id])
@@ -172,6 +178,7 @@ def _split(cases: Sequence[_Case], description: _Description, root: Path) -> dic
         raise DataError(f"validation names studies that are not in {root}: {', '.join(sorted(strangers))}.")
     patients = list(dict.fromkeys(case.patient or case.id for case in cases))
     chosen = {patient for number, patient in enumerate(patients) if number % EVERY == EVERY - 1}
+    chosen = chosen or set(patients[2:][-1:])  # three or four patients: the last
     if description.validation:
         chosen = {case.patient or case.id for case in cases if case.id in description.validation}
     return {case.id: "validation" if (case.patient or case.id) in chosen else "train" for case in cases}

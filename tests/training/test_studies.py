@@ -193,7 +193,7 @@ def test_the_check_lists_what_was_left_out_and_a_broken_study_stops_training(
 ) -> None:
     shutil.copytree(studies, tmp_path / "in")
     assert check_data(tmp_path / "in", out=tmp_path / "sound", pictures=1) == 0
-    assert "warning: s6: s6: holds no RTSTRUCT" in capsys.readouterr().out
+    assert "warning: s6: holds no RTSTRUCT" in capsys.readouterr().out
     rs = tmp_path / "in/s1/RS/rs.dcm"
     rs.write_bytes(rs.read_bytes()[:700])
     assert check_data(tmp_path / "in", out=tmp_path / "broken", pictures=1) == 3
@@ -219,4 +219,5 @@ def test_the_sarcomas_become_an_index(tmp_path: Path) -> None:
     dataset = read_index(adopt(REAL / "dicom", tmp_path))
     assert dataset.labels == {"gtv_mass_ct": 1}
     assert [case.id for case in dataset.cases] == ["sts_001", "sts_003", "sts_005"]
+    assert [case.id for case in dataset.of("validation")] == ["sts_005"]
     assert [study.id for study in dataset.left_out] == ["crlm_ct_1004.zip"]
