@@ -113,7 +113,10 @@ def _train(
 
 def _data_name(settings: TrainConfig, patients: int) -> str:
     assert settings.index is not None
-    name = "computed bodies" if settings.phantoms else settings.index.resolve().parent.name
+    folder = settings.index.resolve().parent
+    if settings.folds is not None:
+        return f"{folder.name.replace('-', ' ')}, {patients} patients"
+    name = "computed bodies" if settings.phantoms else folder.name
     return f"{name}, validation split, {patients} patients"
 
 
