@@ -15,6 +15,7 @@ import multiprocessing
 import resource
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -165,7 +166,7 @@ def _row(rows: dict[str, list[dict[str, Any]]], costs: dict[str, Any], name: str
 def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
     """Peak memory of training, seconds of a step and of a window, with the row's precision; medians."""
     network = build_network("Optimized3DUNet", options | {"out_channels": 8})
-    before = _peak_mb()
+    before = _peak_mb(anew=True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     image = torch.randn(2, 1, *patch)
     half = torch.autocast("cpu", torch.bfloat16, enabled=settings["loop.precision"] == "bf16")
@@ -180,7 +181,7 @@ def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, i
         loss.backward()
         optimiser.step()
         steps.append(time.perf_counter() - began)
-    training = _peak_mb() - before
+    training = max(0.1, _peak_mb() - before)
     network.eval()
     windows = []
     with torch.inference_mode(), half:
@@ -195,7 +196,14 @@ def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, i
     }
 
 
-def _peak_mb() -> float:
+def _peak_mb(*, anew: bool = False) -> float:
+    """The largest resident memory so far; `anew` forgets what went before (imports), where the system can."""
+    if anew:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -16,19 +17,15 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 def why_not(device: torch.device) -> str:
     """Why nothing can be compiled for a device here; empty where it can."""
-    try:
-        if device.type == "cpu":
-            from torch._inductor.cpp_builder import get_cpp_compiler
-            from torch._inductor.exc import InvalidCxxCompiler
+    from torch._inductor.cpp_builder import get_cpp_compiler  # takes seconds to import
+    from torch._inductor.exc import InvalidCxxCompiler
 
-            try:
-                get_cpp_compiler()
-            except InvalidCxxCompiler:
-                return "there is no C++ compiler here (on Debian and Ubuntu: apt-get install g++)"
-        else:
-            import triton  # noqa: F401 - what compiles for GPUs
-    except ImportError as error:
-        return f"{error.name} is missing"
+    if device.type != "cpu":
+        return "" if find_spec("triton") else "triton is missing, which compiles for GPUs"
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "there is no C++ compiler here (on Debian and Ubuntu: apt-get install g++)"
     return ""
 
 

@@ -111,7 +111,7 @@ class TrainConfig(Strict):
     `voxel_weights` weighs an organ's voxels in cross-entropy. `anatomy_check` lets the package keep an organ only where
     the training references have it in relation to the others, and sure of it; it wants tens of cases.
     `small_batch: null` leaves the first stage out. `cache` is a folder for prepared cases that several runs share;
-    without it a run has its own.
+    without it a run has its own. `tracking` is a folder in which MLflow (`medseg[train]`) mirrors finished runs.
     """
 
     name: str
@@ -134,6 +134,7 @@ class TrainConfig(Strict):
     folds: FoldConfig | None = None
     small_batch: SmallBatchConfig | None = SmallBatchConfig()
     cache: Path | None = None
+    tracking: Path | None = None
     loop: LoopConfig = LoopConfig()
     card: CardConfig = CardConfig()
 

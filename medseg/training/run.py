@@ -11,6 +11,7 @@ from torch import nn
 
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelTable
+from medseg.models.card import ModelCard
 from medseg.training.cache import CaseCache
 from medseg.training.cases import Dataset, read_index
 from medseg.training.checkpoint import LAST
@@ -25,6 +26,7 @@ from medseg.training.run_report import write_report, write_small_batch_report
 from medseg.training.segmentation import SegmentationTask
 from medseg.training.small_batch import require_sound, try_small_batch
 from medseg.training.subset import fold_of, write_subset
+from medseg.training.tracking import mirror, require_mlflow
 from medseg.training.trainer import Trainer
 from medseg.training.validation import card_metrics, validate
 
@@ -66,6 +68,8 @@ def train_model(
     settings = load_config(config, overrides)
     if (out / LAST).is_file() and not resume:
         raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
+    if settings.tracking is not None:
+        require_mlflow()
     with joined(settings.loop.device) as ranks:
         say = report if ranks.first else _quiet
         settings = _with_data(settings, out, ranks, say)
@@ -89,8 +93,11 @@ def train_model(
     card = write_package(out / "package", network, settings, task.sampler.labels, task.sampler.cases)
     scores = validate(out, settings, dataset, report)
     if scores is not None:
-        add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, len(scores.cases))))
-    report(f"report: {write_report(out, settings, dataset, scores)}")
+        card = add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, len(scores.cases))))
+    page = write_report(out, settings, dataset, scores)
+    report(f"report: {page}")
+    if settings.tracking is not None:
+        _mirror(out, settings, card, page, report)
     return out / "package"
 
 
@@ -122,6 +129,14 @@ def _data_name(settings: TrainConfig, patients: int) -> str:
 
 def _quiet(line: str) -> None:
     """Ranks after the first."""
+
+
+def _mirror(out: Path, settings: TrainConfig, card: ModelCard, page: Path, report: Callable[[str], None]) -> None:
+    assert settings.tracking is not None
+    try:
+        mirror(out, settings.tracking, settings, card, page)
+    except Exception as error:  # a mirror for looking: the run's folder is the truth, and it is whole
+        report(f"tracking: MLflow could not take the run: {error}")
 
 
 def _check_left_out(dataset: Dataset, say: Callable[[str], None]) -> None:

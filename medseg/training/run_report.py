@@ -45,7 +45,7 @@ def write_report(out: Path, settings: TrainConfig, dataset: Dataset, scores: Sco
     parts += [picture("pictures/curves.png", "Loss and Dice"), *_profile(out, entries)]
     if scores is not None:
         parts += _scored(out, dataset, scores)
-    kept = settings.model_dump(mode="json", exclude={"index", "cache"}, exclude_none=True)
+    kept = settings.model_dump(mode="json", exclude={"index", "cache", "tracking"}, exclude_none=True)
     parts += [heading("Settings"), f"<pre>{_escaped(yaml.safe_dump(kept, sort_keys=False))}</pre>"]
     return emit_text(out / REPORT, page(f"Training of {settings.name} {settings.version}", parts))
 

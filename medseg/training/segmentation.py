@@ -23,7 +23,18 @@ from medseg.training.patches import Batch, PatchSampler
 from medseg.training.task import Loss, Task
 
 # What a resumed run may change, beside the loop's own: words, places, and how the package is used.
-FREE = {"name", "version", "index", "card", "loop", "anatomy_check", "mirror_average", "small_batch", "cache"}
+FREE = {
+    "name",
+    "version",
+    "index",
+    "card",
+    "loop",
+    "anatomy_check",
+    "mirror_average",
+    "small_batch",
+    "cache",
+    "tracking",
+}
 
 
 class SegmentationTask(Task[Batch]):

@@ -158,7 +158,9 @@ def read_small_batch(out: Path, settings: TrainConfig | None = None) -> SmallBat
 
 
 def _digest(settings: TrainConfig) -> str:
-    return hashlib.sha256(settings.model_dump_json(exclude={"card", "version"}).encode()).hexdigest()
+    return hashlib.sha256(
+        settings.model_dump_json(exclude={"card", "version", "cache", "tracking"}).encode()
+    ).hexdigest()
 
 
 def _loop(config: LoopConfig, small: SmallBatchConfig) -> LoopConfig:

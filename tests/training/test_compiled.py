@@ -27,7 +27,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(tmp_path: Path) -> None:
 
 def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "triton", None)
-    assert why_not(torch.device("cuda")) == "triton is missing"
+    assert why_not(torch.device("cuda")).startswith("triton is missing")
     model = torch.nn.Linear(1, 1)
     assert compiled(model, torch.device("cuda"), Path(), lambda line: None) is model
 
