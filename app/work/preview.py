@@ -29,7 +29,8 @@ def write_preview(folder: Path, volume: Volume, model: str, progress: ProgressCa
     progress(Progress("preview", 0.04, ""))
     card = package.card
     assert card.input is not None
-    quick = card.input.model_copy(update={"overlap_ratio": 0.0, "mirror_average": False, "spread": None})
+    once = {"overlap_ratio": 0.0, "mirror_average": False, "mirror_axes": (), "spread": None}
+    quick = card.input.model_copy(update=once)
     coarse = NetworkSegmenter(
         segmenter.predictor, card.model_copy(update={"input": quick, "anatomy": None}), segmenter.costs
     )

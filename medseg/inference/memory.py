@@ -31,6 +31,7 @@ MB = 2**20
 _FLOAT = 4
 _PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (8, 8)]
 _LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
+_MIRRORED = 0.5  # share of the mirror images that are computed; a rough figure, for the clock alone
 _RESTORE_VALUES_PER_SECOND = 2.4e8  # logits interpolated and decided; a rough figure, for the clock alone
 
 
@@ -126,6 +127,11 @@ class Job:
         """The model's grid."""
         return model_grid(self.source, self.spec.spacing_mm, self.spec.intensity)
 
+    @property
+    def images(self) -> int:
+        """How often the network sees a window, mirror images included, where it is unsure."""
+        return 2 if self.spec.mirror_average else 2 ** len(self.spec.mirror_axes)
+
     def held(self) -> tuple[int, ...]:
         """Shape of the box whose logits may be held."""
         return shape_of(self.searched) if self.searched is not None else self.grid.shape
@@ -140,7 +146,7 @@ def forecast(job: Job, tile: TileCost, occupied_mb: float, parts: tuple[int, int
 
     Args:
         job: scan and network.
-        tile: cost of a window, its mirrored twin included.
+        tile: cost of a window, without its mirror images.
         occupied_mb: what the process holds before it starts.
         parts: how the plane is cut.
     """
@@ -151,7 +157,8 @@ def forecast(job: Job, tile: TileCost, occupied_mb: float, parts: tuple[int, int
     stream = _stream_bytes(job, parts, tile.batch) + tile.memory_mb * MB
     peak_mb = occupied_mb + max(_prepare_bytes(job.source.canonical(), grid), stream, finish) / MB + _LATER_MB
     visits = count_visits(Windows.of(job.spec, visited), visited, columns(visited, parts))
-    seconds = visits * tile.seconds + voxels * job.classes / _RESTORE_VALUES_PER_SECOND
+    looks = visits * (1 + _MIRRORED * (job.images - 1))
+    seconds = looks * tile.seconds + voxels * job.classes / _RESTORE_VALUES_PER_SECOND
     return Forecast(round(peak_mb, 1), round(seconds, 2), parts, tile.batch)
 
 
@@ -174,8 +181,9 @@ def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
     blocks = 2 * min(sums, BLOCK_VALUES) + 4 * SLAB_VALUES
     tiles = batch * (classes + 2) * math.prod(spec.patch_size)  # logits, and images: these and the next
     product = classes * math.prod(spec.patch_size)  # one window's logits times its weights
+    twins = 0 if job.images == 1 else 4 * batch * product  # their sum, one of them, put back, and the mean
     scan = 2 * math.prod(job.source.shape)  # labels and confidence
-    return scan + _FLOAT * (math.prod(job.grid.shape) + kept * sums + blocks + tiles + product)
+    return scan + _FLOAT * (math.prod(job.grid.shape) + kept * sums + blocks + tiles + product + twins)
 
 
 def fit(

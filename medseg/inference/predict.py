@@ -1,9 +1,9 @@
-"""A network over a prepared scan: mirrored twin, finite checks, and only where the body is."""
+"""A network over a prepared scan: window by window, and only where the body is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -11,12 +11,10 @@ from torch import Tensor
 
 from medseg.errors import ModelError
 from medseg.imaging.volume import Array
-from medseg.inference.streaming import Predict, columns, stream_logits
+from medseg.inference.streaming import Predict, Refine, columns, stream_logits
 from medseg.inference.windows import AIR, Box, Windows, body_box, common
 from medseg.models.card import InputSpec
 from medseg.preprocess.blocks import LogitBlock
-
-_LEFT_RIGHT = 2  # of [B, C, i, j, k] in RAS order
 
 
 def predict_blocks(
@@ -26,6 +24,7 @@ def predict_blocks(
     *,
     air: float = AIR,
     parts: tuple[int, int] = (1, 1),
+    refine: Refine | None = None,
     batch: int = 1,
     within: Box | None = None,
     on_window: Callable[[float], None] = lambda _: None,
@@ -34,8 +33,8 @@ def predict_blocks(
 
     Windows lie as `spec` says and are blended with Gaussian weights. Only where something denser than `air` is are
     they computed, unless the card asks for another tool's layout, which covers the whole scan; and only `within` a box
-    of voxels, where one is given. `parts` cuts the plane to save memory. `on_window` gets the share that is done after
-    each `batch` of windows and may raise to cancel.
+    of voxels, where one is given. `parts` cuts the plane to save memory; `refine` is that of `stream_logits`.
+    `on_window` gets the share that is done after each `batch` of windows and may raise to cancel.
     """
     everywhere = spec.spread is not None
     box = common(body_box(image, -math.inf if everywhere else air), within)
@@ -46,6 +45,7 @@ def predict_blocks(
         Windows.of(spec, inner.shape),
         cuts=columns(inner.shape, parts),
         skip=lambda tile: not everywhere and bool(tile.max() <= air),
+        refine=refine,
         air=spec.beyond,
         batch=batch,
         on_window=on_window,
@@ -54,11 +54,8 @@ def predict_blocks(
         yield _moved(block, tuple(side.start for side in box))
 
 
-def checked(network: Predict, mirrored_channels: Sequence[int] | None = None) -> Predict:
-    """The network with its mirrored twin, refusing what is not finite.
-
-    `mirrored_channels` names, for every channel, the one that it becomes when left and right are mirrored:
-    then each window is seen mirrored as well, and the mean of both counts.
+def checked(network: Predict) -> Predict:
+    """The network, refusing what is not finite.
 
     Raises (when called):
         ModelError: the network returned something that is not finite.
@@ -66,8 +63,6 @@ def checked(network: Predict, mirrored_channels: Sequence[int] | None = None) ->
 
     def predict(batch: Tensor) -> Tensor:
         out = network(batch)
-        if mirrored_channels is not None:
-            out = (out + network(batch.flip(_LEFT_RIGHT))[:, mirrored_channels].flip(_LEFT_RIGHT)) / 2
         if not torch.isfinite(out).all():
             raise ModelError("The network returned values that are not finite; nothing was segmented.")
         return out

@@ -17,6 +17,7 @@ from medseg.inference.memory import Forecast, Job, TileCost, fit, measure_tiles,
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.region import Region, body_region
 from medseg.inference.tissue import segment_tissue
+from medseg.inference.twins import mean_of_twins, twins_of
 from medseg.inference.windows import MARGIN, Box
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, ModelCard
@@ -83,8 +84,9 @@ class NetworkSegmenter:
         if list(self.labels.names.values()) != list(range(1, len(self.labels) + 1)):
             raise ModelIntegrityError(f"Model {card.id}: the labels of a network must be numbered 1, 2, 3 ...")
         self.id = card.id
-        mirrored = _mirrored_channels(self.labels) if card.input.mirror_average else None
-        self.predict = checked(predictor, mirrored)
+        twins = twins_of(card.input, self.labels)
+        self.predict = checked(predictor)
+        self.refine = mean_of_twins(self.predict, twins)
         self.costs: Costs = costs or self._measure
         self.anatomy: Anatomy | None = card.anatomy
         self.keep_islands = card.keep_islands
@@ -163,6 +165,7 @@ class NetworkSegmenter:
             prepared.image,
             self.input,
             air=prepared.air,
+            refine=self.refine,
             within=None if within is None else within.on(prepared.grid, MARGIN_MM),
             parts=plan.parts,
             batch=plan.batch,
@@ -181,13 +184,6 @@ class NetworkSegmenter:
             return Raw(cleaned, ())
         checked, findings = check_anatomy(cleaned, volume, self.labels, self.anatomy)
         return Raw(checked, tuple(findings))
-
-
-def _mirrored_channels(labels: LabelTable) -> list[int]:
-    channels = list(range(len(labels) + 1))
-    for right, left in labels.mirror_pairs():
-        channels[right], channels[left] = left, right
-    return channels
 
 
 class TissueSegmenter:
@@ -236,10 +232,10 @@ def build_segmenter(package: ModelPackage, options: Options | None = None) -> Se
 def _remembered(package: ModelPackage, measure: Costs, way: str) -> tuple[TileCost, ...]:
     """What windows cost on this machine, measured when it is asked for the first time."""
     facts = machine_facts() | {"model": package.sha256, "way": way}
-    costs = _noted_costs(recall("windows", facts))
+    costs = _noted_costs(recall("window", facts))
     if not costs:
         costs = measure()
-        remember("windows", facts, {"costs": [asdict(cost) for cost in costs]})
+        remember("window", facts, {"costs": [asdict(cost) for cost in costs]})
     return costs
 
 

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 Predict = Callable[[Tensor], Tensor]
 Skip = Callable[[Array], bool]
+# Windows [B, channels, *window], their logits [B, C, *window] and shares of the blend [B, *window] -> better logits.
+Refine = Callable[[Tensor, Tensor, Tensor], Tensor]
 CERTAIN = 10.0  # logit of background where nothing but air is
 BLOCK_VALUES = 16_000_000  # floats of one block: more are handed over in several
 
@@ -78,6 +80,7 @@ def stream_logits(
     *,
     cuts: Sequence[Column] | None = None,
     skip: Skip = lambda _: False,
+    refine: Refine | None = None,
     air: float = AIR,
     batch: int = 1,
     on_window: Callable[[float], None] = lambda _: None,
@@ -90,6 +93,7 @@ def stream_logits(
         windows: their size and places.
         cuts: columns of the plane; None is the whole plane at once.
         skip: says of a window's image that it needs no network. Where no window was computed lies background.
+        refine: gets the windows, their logits and how much each voxel will count in the blend; returns what counts.
         air: value beyond the image.
         batch: how many windows of a layer the predictor gets at a time, at most.
         on_window: gets the share that is done after each step and may raise to cancel.
@@ -103,7 +107,11 @@ def stream_logits(
         sums = _Sums(column, area, shape, windows.size)
         for step in _ahead(_steps(image, windows, area, skip, air, batch)):
             if step.tiles:
-                for out, start in zip(predictor(torch.from_numpy(np.stack(step.tiles))), step.starts, strict=True):
+                tiles = torch.from_numpy(np.stack(step.tiles))
+                logits = predictor(tiles)
+                if refine is not None:
+                    logits = refine(tiles, logits, torch.stack([windows.shares(start) for start in step.starts]))
+                for out, start in zip(logits, step.starts, strict=True):
                     sums.add(out, weights, start)
             done += step.visited
             on_window(done / total)

@@ -63,6 +63,27 @@ class Windows:
         columns = [j for j in self.starts[1] if j < j_range.stop and j + self.size[1] > j_range.start]
         return [(i, j, k) for i, j in product(rows, columns)]
 
+    def shares(self, start: Start) -> Tensor:
+        """How much the window at `start` counts in the blend, of 1: float32 [*size].
+
+        Without the floor that `gaussian_weights` has: beyond it, weights are a product of one along each axis.
+        """
+        own = [_share(at, starts, side) for at, starts, side in zip(start, self.starts, self.size, strict=True)]
+        return own[0][:, None, None] * own[1][:, None] * own[2]
+
+
+def _share(start: int, starts: Sequence[int], side: int) -> Tensor:
+    """The same along one axis."""
+    bells = {at: _bell(side, at - start) for at in starts if abs(at - start) < side}
+    return bells[start] / torch.stack(list(bells.values())).sum(dim=0)
+
+
+def _bell(side: int, shift: int = 0, sigma: float = 1 / 8) -> Tensor:
+    """A Gaussian along a window, as one that begins `shift` earlier sees it; 0 beyond."""
+    along = torch.arange(side) - shift
+    bell = torch.exp((along - (side - 1) / 2) ** 2 / (-2 * (side * sigma) ** 2))
+    return bell * ((along >= 0) & (along < side))
+
 
 def _starts(length: int, side: int, step: int) -> tuple[int, ...]:
     if length <= side:
@@ -88,8 +109,7 @@ def gaussian_weights(size: Sequence[int], sigma: float = 1 / 8) -> Tensor:
     """
     weights = torch.ones(())
     for side in size:
-        along = torch.arange(-(side - 1) / 2, (side - 1) / 2 + 1)
-        weights = weights.unsqueeze(-1) * torch.exp(along**2 / (-2 * (side * sigma) ** 2))
+        weights = weights.unsqueeze(-1) * _bell(side, sigma=sigma)
     return weights.clamp(min=max(float(weights.min()), 1e-3))
 
 

@@ -30,6 +30,8 @@ class InputSpec(_Strict):
     """What the network wants to see: RAS order, spacing, HU window, window size.
 
     `mirror_average`: each window is seen mirrored left to right as well, and the mean counts.
+    `mirror_axes`: each window is seen mirrored along every combination of these axes as well, organs keeping their
+    names, and the mean counts; another tool's way, in place of `mirror_average`.
     `intensity`: how HU become its input; see `preprocess.prepare`.
     `spread`: directions such as LPS along which nnU-Net counts its evenly spread windows, where its layout is wanted
     over the whole scan; None lays them as MONAI does, where the body is.
@@ -41,6 +43,7 @@ class InputSpec(_Strict):
     patch_size: tuple[Voxels, Voxels, Voxels]
     overlap_ratio: float = Field(ge=0, lt=1)
     mirror_average: bool = False
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     intensity: Intensity = "window"
     beyond: float = -1.0
     spread: str | None = Field(default=None, pattern="^[RL][AP][SI]$")
@@ -49,6 +52,12 @@ class InputSpec(_Strict):
     def _window_opens(self) -> Self:
         if not self.window_hu[0] < self.window_hu[1]:
             raise ValueError("window_hu must run from low to high")
+        return self
+
+    @model_validator(mode="after")
+    def _mirrors_one_way(self) -> Self:
+        if len(set(self.mirror_axes)) < len(self.mirror_axes) or (self.mirror_average and self.mirror_axes):
+            raise ValueError("mirror_axes names each axis once, and not beside mirror_average")
         return self
 
 

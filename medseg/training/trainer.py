@@ -29,6 +29,7 @@ from medseg.training.optimisers import build_optimiser, set_rate
 from medseg.training.precision import AutoMixedPrecision
 from medseg.training.schedule import rate_factor, share_done
 from medseg.training.task import Task, case_names, moved
+from medseg.training.trial import require_precision
 from medseg.training.watch import Watch
 
 B = TypeVar("B")
@@ -132,7 +133,9 @@ class Trainer(Generic[B]):
             DataError: a loss or gradient that is not finite; names the cases.
             WorkerError: another rank, or a process that prepares batches, is gone.
             Cancelled: `stop` said so; the checkpoint is written.
+            ConfigError: this processor cannot train in the precision that is asked for.
         """
+        require_precision(self.config.precision, self.ranks.device)
         watch = Watch(self.ranks)
         try:
             self._run(watch)

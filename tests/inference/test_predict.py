@@ -16,6 +16,7 @@ from medseg.imaging.volume import Array
 from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.streaming import Predict
+from medseg.inference.twins import Twin, mean_of_twins
 from medseg.inference.windows import AIR, Windows
 from medseg.models.card import InputSpec
 from tests.inference.whole import gather
@@ -36,7 +37,7 @@ class Pointwise(nn.Module):
 def predict_logits(
     network: Predict,
     image: Array,
-    mirrored_channels: Sequence[int] | None = None,
+    twins: Sequence[Twin] = (),
     *,
     window: tuple[int, int, int],
     overlap: float,
@@ -46,7 +47,8 @@ def predict_logits(
     spec = InputSpec(
         spacing_mm=(1, 1, 1), window_hu=(-300, 900), patch_size=window, overlap_ratio=overlap, spread=spread
     )
-    return gather(predict_blocks(checked(network, mirrored_channels), image, spec, **settings), image.shape)
+    refine = mean_of_twins(network, twins)
+    return gather(predict_blocks(checked(network), image, spec, refine=refine, **settings), image.shape)
 
 
 def scan(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -129,8 +131,9 @@ class Lopsided(nn.Module):
 def test_the_mean_with_the_mirror_image_treats_both_sides_alike() -> None:
     image, settings = scan((12, 8, 8)), {"window": (12, 8, 8), "overlap": 0.0}
     swap = [0, 2, 1]
-    here = predict_logits(Lopsided(), image, mirrored_channels=swap, **settings)
-    there = predict_logits(Lopsided(), image[::-1], mirrored_channels=swap, **settings)
+    twins = [Twin((2,), tuple(swap))]
+    here = predict_logits(Lopsided(), image, twins, **settings)
+    there = predict_logits(Lopsided(), image[::-1], twins, **settings)
     np.testing.assert_allclose(there, here[swap][:, ::-1], rtol=1e-5, atol=1e-6)
     alone = predict_logits(Lopsided(), image, **settings)
     assert np.abs(alone - here).max() > 0.1

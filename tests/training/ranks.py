@@ -117,6 +117,13 @@ def sums(ranks: Ranks, folder: Path) -> Any:
     }
 
 
+def half(ranks: Ranks, folder: Path) -> Any:
+    trainer = line_trainer(folder, ranks=ranks, precision="bf16")
+    trainer.run()
+    types = {str(tensor.dtype) for tensor in trainer.network.state_dict().values()}
+    return {"types": sorted(types), "report": trainer.amp.report()}
+
+
 def endless(ranks: Ranks, folder: Path) -> Any:
     (folder / f"pid{ranks.rank}").write_text(str(os.getpid()))
     line_trainer(folder, ranks=ranks, max_steps=10**7, log_steps=10**6, checkpoint_minutes=1e-3).run()

@@ -65,6 +65,7 @@ class ForeignModel:
         spacing_mm, patch_size: in RAS order.
         facts: provenance for the card.
         spread: directions of nnU-Net's own window layout; None for ours.
+        mirror_axes: in RAS order, along which every combination of a window's mirror images counts.
         remarks: what a user has to know; they become limits of the card.
     """
 
@@ -82,6 +83,7 @@ class ForeignModel:
     around: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     spread: str | None = None
+    mirror_axes: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
     description: str = ""
 
@@ -103,6 +105,11 @@ def in_ras(values: Sequence[Any], codes: str) -> tuple[Any, Any, Any]:
     """Values per axis of an array whose axes grow to `codes`, in RAS order."""
     by_axis = {_AXIS[letter]: value for letter, value in zip(codes, values, strict=True)}
     return by_axis[0], by_axis[1], by_axis[2]
+
+
+def in_ras_axes(axes: Sequence[int], codes: str) -> tuple[int, ...]:
+    """Axes of an array whose axes grow to `codes`, as those of an array in RAS order."""
+    return tuple(sorted(_AXIS[codes[axis]] for axis in axes))
 
 
 def organ_names(names: Iterable[str], path: Path) -> tuple[str, ...]:

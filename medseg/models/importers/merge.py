@@ -40,6 +40,7 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
         patch_size=first.patch_size,
         overlap_ratio=first.overlap_ratio,
         spread=first.spread,
+        mirror_axes=first.mirror_axes,
         facts={"parts": [dict(model.facts) for model in models]},
         remarks=tuple(dict.fromkeys(remark for model in models for remark in model.remarks)),
         description=f"{len(models)} {first.tool} models in one: {', '.join(model.path.name for model in models)}.",
@@ -49,7 +50,7 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
 
 def _same_grid(first: ForeignModel, other: ForeignModel) -> None:
     def grid(model: ForeignModel) -> tuple[object, ...]:
-        windows = model.patch_size, model.overlap_ratio, model.spread
+        windows = model.patch_size, model.overlap_ratio, model.spread, model.mirror_axes
         return model.tool, model.scale.intensity, model.spacing_mm, *windows
 
     if grid(first) != grid(other):

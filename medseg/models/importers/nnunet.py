@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medseg.errors import ModelImportError
 from medseg.imaging.emit import sha256_file
-from medseg.models.importers.foreign import ForeignModel, in_ras
+from medseg.models.importers.foreign import ForeignModel, in_ras, in_ras_axes
 from medseg.models.importers.nnunet_plans import architecture, configuration, labels, read_json, scale
 from medseg.models.importers.weights import pick_tensors, read_checkpoint, without_prefix
 
@@ -69,6 +69,9 @@ def _assemble(
     read_as, sure = _orientation(plans, orientation)
     codes = _array_codes(read_as, plans.get("transpose_forward", [0, 1, 2]))
     mirror = [int(axis) for axis in contents[0].get("inference_allowed_mirroring_axes") or ()]
+    # The mean of overlapping regions is taken before they become labels: inside the network alone.
+    inside = mirror if faithful and head == "regions" else []
+    mirror_axes = in_ras_axes(mirror, codes) if faithful and not inside else ()
     weights: dict[str, Tensor] = {}
     for number, (path, content) in enumerate(zip(checkpoints, contents, strict=True)):
         tensors = _once(pick_tensors(content, path, ("network_weights",)), len(options["features"]))
@@ -86,7 +89,8 @@ def _assemble(
         overlap_ratio=_FAITHFUL_OVERLAP if faithful else _QUICK_OVERLAP,
         count=len(checkpoints),
         spread="".join(sorted(codes, key="RLAPSI".index)) if faithful else None,
-        around={"orientation": codes, "head": head, "channels": channels, "mirror_axes": mirror if faithful else []},
+        mirror_axes=mirror_axes,
+        around={"orientation": codes, "head": head, "channels": channels, "mirror_axes": inside},
         facts=_facts(folder, name, contents[0], checkpoints, plans, codes, mirror),
         remarks=() if sure else (f"The files that it was trained on are taken to be in {read_as} order.",),
         description=str(dataset.get("description") or ""),

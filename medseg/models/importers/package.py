@@ -91,6 +91,7 @@ def _input(model: ForeignModel) -> InputSpec:
         intensity=model.scale.intensity,
         beyond=model.scale.beyond,
         spread=model.spread,
+        mirror_axes=model.mirror_axes,
     )
 
 

@@ -76,6 +76,7 @@ def write_nnunet(
     weights: Mapping[str, torch.Tensor] | None = None,
     dataset: Mapping[str, Any] | None = None,
     content: Mapping[str, Any] | None = None,
+    mirror: Sequence[int] | None = (0, 1, 2),
     **changes: Any,
 ) -> Path:
     """A model folder; fold N has the planted weights times 1 + N/10."""
@@ -85,7 +86,7 @@ def write_nnunet(
     for number, fold in enumerate(folds):
         (folder / f"fold_{fold}").mkdir(parents=True)
         state = weights if weights is not None else fold_weights(kind, number)
-        torch.save(checkpoint(state, configuration), folder / f"fold_{fold}" / "checkpoint_final.pth")
+        torch.save(checkpoint(state, configuration, mirror), folder / f"fold_{fold}" / "checkpoint_final.pth")
     return folder
 
 

@@ -28,8 +28,8 @@ def test_a_folder_becomes_a_package(command: list[str], tmp_path: Path, capsys: 
     assert "nobody scored it here" in out
     card = load_model(tmp_path / "shelf" / "kidney").card
     assert list(card.training["checkpoints"]) == ["fold_1/checkpoint_final.pth"]
-    assert card.network is not None
-    assert card.network.options["mirror_axes"] == [0, 1, 2]
+    assert card.input is not None
+    assert card.input.mirror_axes == (0, 1, 2)
 
 
 def test_the_shelf_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

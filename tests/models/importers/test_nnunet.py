@@ -103,9 +103,15 @@ def test_folds_are_averaged_and_can_be_chosen(tmp_path: Path) -> None:
 def test_faithful_windows_and_mirror_images(tmp_path: Path) -> None:
     source = write_nnunet(tmp_path / "theirs")
     quick, faithful = read_nnunet(source), read_nnunet(source, faithful=True)
-    assert (quick.overlap_ratio, quick.around["mirror_axes"]) == (0.3, [])
-    assert (faithful.overlap_ratio, faithful.around["mirror_axes"]) == (0.5, [0, 1, 2])
+    assert (quick.overlap_ratio, quick.mirror_axes) == (0.3, ())
+    assert (faithful.overlap_ratio, faithful.mirror_axes) == (0.5, (0, 1, 2))
     assert (quick.spread, faithful.spread) == (None, "LPS")
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [([0], (2,)), ([1, 2], (0, 1)), ([2], (0,)), (None, ())])
+def test_mirror_axes_are_those_of_the_body(theirs: list[int] | None, ours: tuple[int, ...], tmp_path: Path) -> None:
+    source = write_nnunet(tmp_path / "theirs", mirror=theirs)
+    assert read_nnunet(source, faithful=True).mirror_axes == ours  # their arrays are slices, rows, columns
 
 
 @pytest.mark.parametrize(
