@@ -97,7 +97,7 @@ def main() -> None:
     torch.manual_seed(given.seed)
     plans = json.loads((given.preprocessed / f"{given.plans}.json").read_text())
     # Its own command line puts this into the plans, too.
-    plans["continue_training"] = any(Path(os.environ["nnUNet_results"]).rglob("timed.json"))
+    plans["continue_training"] = any(Path(os.environ["nnUNet_results"]).rglob("timed.json"))  # noqa: SIM112
     dataset = json.loads((given.preprocessed / "dataset.json").read_text())
     trainer = nnUNetTrainer(plans, given.configuration, 0, dataset, torch.device(given.device))
     trainer.initialize()

@@ -28,6 +28,7 @@ class _Entry(BaseModel):
     split: str
     contoured: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    patient: str = ""
 
 
 class LeftOut(BaseModel):
@@ -46,7 +47,10 @@ class _Index(BaseModel):
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One patient of the index: files, split, which organs were contoured, and what a reader should know."""
+    """One case of the index: files, split, which organs were contoured, and what a reader should know.
+
+    `patient` is the same for all cases of one patient (the first one's id), who must not stand on both sides of a split.
+    """
 
     id: str
     split: str
@@ -54,6 +58,7 @@ class CaseFiles:
     label: Path
     contoured: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def _parse(path: Path) -> _Index:
 def _case(root: Path, entry: _Entry, labels: dict[str, int]) -> CaseFiles:
     name, folder = entry.id, root / entry.split
     ct, label = folder / f"{name}_ct.nii.gz", folder / f"{name}_label.nii.gz"
-    case = CaseFiles(name, entry.split, ct, label, entry.contoured, entry.notes)
+    case = CaseFiles(name, entry.split, ct, label, entry.contoured, entry.notes, entry.patient or name)
     for file in (case.ct, case.label):
         if not file.is_file():
             raise DataError(f"Case {name}: {file.name} is missing.")

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from medseg.training.small_batch import SmallBatch
+from medseg.training.small_batch_result import SmallBatch
 
 _BLUE, _AMBER, _GREY = "#1f6f8b", "#c77d0a", "#8795a1"
 

@@ -174,7 +174,7 @@ def _with_fold(settings: TrainConfig, out: Path, ranks: Ranks) -> TrainConfig:
     dataset, count, number = read_index(settings.index), settings.folds.count, settings.folds.number
     folder = out / "data" / f"fold-{number}-of-{count}"
     if ranks.first:
-        splits = {c.id: "validation" if fold_of(c.id, count) == number else "train" for c in dataset.cases}
+        splits = {c.id: "validation" if fold_of(c.patient, count) == number else "train" for c in dataset.cases}
         write_subset(dataset, folder, splits)
     wait_for_all()
     return settings.model_copy(update={"index": folder / "index.json"})

@@ -21,7 +21,7 @@ from medseg.training.html import heading, page, paragraph, picture, table
 from medseg.training.journal import read_journal
 from medseg.training.plots import draw_profile, draw_small_batch, figure, save
 from medseg.training.profiler import read_timeline
-from medseg.training.small_batch import read_small_batch
+from medseg.training.small_batch_result import read_small_batch
 
 SHOWN = 2  # best and worst cases, each
 REPORT = "report.html"

@@ -97,8 +97,9 @@ def adopt_studies(source: Path, folder: Path, say: Callable[[str], None] = lambd
     splits = _split(cases, description, root)
     for case in cases:
         _move(folder, case.id, splits[case.id])
-    entries = [{"id": c.id, "split": splits[c.id], "contoured": c.contoured, "notes": c.notes} for c in cases]
-    return emit_json(index, {"labels": values, "cases": entries, "left_out": left_out, "made_from": state})
+    return emit_json(
+        index, {"labels": values, "cases": _entries(cases, splits), "left_out": left_out, "made_from": state}
+    )
 
 
 def _describe(source: Path) -> tuple[_Description, Path]:
@@ -182,6 +183,18 @@ def _split(cases: Sequence[_Case], description: _Description, root: Path) -> dic
     if description.validation:
         chosen = {case.patient or case.id for case in cases if case.id in description.validation}
     return {case.id: "validation" if (case.patient or case.id) in chosen else "train" for case in cases}
+
+
+def _entries(cases: Sequence[_Case], splits: Mapping[str, str]) -> list[dict[str, Any]]:
+    """For the index; a patient is named by the first of their studies."""
+    first: dict[str, str] = {}
+    for case in cases:
+        first.setdefault(case.patient or case.id, case.id)
+    rows = [(case, first[case.patient or case.id]) for case in cases]
+    return [
+        {"id": c.id, "split": splits[c.id], "contoured": c.contoured, "notes": c.notes, "patient": patient}
+        for c, patient in rows
+    ]
 
 
 def _waiting(folder: Path, name: str, role: str) -> Path:

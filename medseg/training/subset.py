@@ -26,9 +26,10 @@ def write_subset(dataset: Dataset, folder: Path, splits: Mapping[str, str]) -> P
 
 
 def _entry(case: CaseFiles, split: str) -> dict[str, object]:
-    return {"id": case.id, "split": split, "contoured": list(case.contoured), "notes": list(case.notes)}
+    kept = {"contoured": list(case.contoured), "notes": list(case.notes), "patient": case.patient}
+    return {"id": case.id, "split": split, **kept}
 
 
-def fold_of(case: str, folds: int) -> int:
-    """The fold in which a case validates: by its name alone, so that it stays when other cases come or go."""
-    return int.from_bytes(hashlib.sha256(case.encode()).digest()[:8], "big") % folds
+def fold_of(patient: str, folds: int) -> int:
+    """The fold in which a patient validates: by the name alone, so that it stays when others come or go."""
+    return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % folds

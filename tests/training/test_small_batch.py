@@ -16,7 +16,8 @@ from medseg.training.checkpoint import LAST
 from medseg.training.config import load_config
 from medseg.training.loop import LoopConfig
 from medseg.training.run import train_model
-from medseg.training.small_batch import RESULT, forecast_minutes, read_small_batch
+from medseg.training.small_batch import forecast_minutes
+from medseg.training.small_batch_result import RESULT, read_small_batch
 from tests.training.conftest import settings
 
 SMALL = {"cases": 2, "batches": 2, "steps": 16}

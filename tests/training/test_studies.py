@@ -98,6 +98,7 @@ def test_drawings_become_partial_labels_split_by_patient(index: Path) -> None:
     assert contoured["s4"] == {"parotid_left", "parotid_right"}
     assert all(organs == set(dataset.labels) for name, organs in contoured.items() if name != "s4")
     assert [case.id for case in dataset.of("validation")] == ["s5"]  # the fifth patient; s0 and s3 are one
+    assert [case.patient for case in dataset.cases] == ["s0", "s1", "s2", "s0", "s4", "s5"]
     (left_out,) = dataset.left_out
     assert (left_out.id, left_out.fault) == ("s6", False)
     assert "no RTSTRUCT" in left_out.reason
