@@ -49,7 +49,7 @@ class _Index(BaseModel):
 class CaseFiles:
     """One case of the index: files, split, which organs were contoured, and what a reader should know.
 
-    `patient` is the same for all cases of one patient (the first one's id), who must not stand on both sides of a split.
+    `patient` is the same for all cases of one patient, who must not stand on both sides of a split: the first one's id.
     """
 
     id: str
