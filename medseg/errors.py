@@ -25,6 +25,7 @@ The tree is part of the API; catch the branch that you can handle::
     │   └── ModelImportError        another tool's model that cannot be taken over; `path` names the file
     ├── ConfigError                 a setting that is unknown or out of range
     ├── DataError                   training or evaluation data that do not fit together
+    │   └── NoReferenceError        a study on which nothing is drawn
     ├── OutputError                 a result that could not be written and verified
     ├── ResourceError               more memory or disk wanted than there is
     ├── WorkerError                 the computing process ended by itself
@@ -173,6 +174,10 @@ class ConfigError(MedsegError):
 
 class DataError(MedsegError):
     exit_code = 65
+
+
+class NoReferenceError(DataError):
+    pass
 
 
 class OutputError(MedsegError):

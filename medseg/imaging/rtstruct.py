@@ -6,6 +6,7 @@ a contour within another is a hole, and a keyhole contour is what it looks like.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,11 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from medseg.errors import CorruptFileError, GeometryError, UnknownFormatError
+from medseg.errors import CorruptFileError, GeometryError, TruncatedFileError, UnknownFormatError
+from medseg.imaging.dicom_elements import BrokenStructureError, CutShortError, read_elements
+from medseg.imaging.dicom_headers import MAX_INFLATED_BYTES
 from medseg.imaging.naming import printable
+from medseg.imaging.sniff import HEAD_BYTES, sniff_bytes
 from medseg.imaging.structures import Structure, StructureSet
 from medseg.imaging.volume import Array, Finding, Geometry
 
@@ -52,6 +56,13 @@ def read_rtstruct(path: Path, geometry: Geometry, *, series: str = "") -> Struct
     """
     dataset = open_dicom(path, RT_STRUCTURE_SET, "RT structure set")
     _check_series(path, dataset, series)
+    try:
+        return _read_regions(path, dataset, geometry)
+    except (AttributeError, TypeError, ValueError, struct.error) as error:
+        raise CorruptFileError(path, "its structures are not described as DICOM asks.") from error
+
+
+def _read_regions(path: Path, dataset: Dataset, geometry: Geometry) -> StructureSet:
     names = {int(roi.ROINumber): roi for roi in dataset.get("StructureSetROISequence", [])}
     codes = _codes(dataset)
     to_index = np.linalg.inv(geometry.affine_lps)
@@ -72,8 +83,10 @@ def open_dicom(path: Path, sop_class: str, words: str) -> Dataset:
 
     Raises:
         UnknownFormatError: it is another kind of object.
+        TruncatedFileError: it ends within an element.
         CorruptFileError: it cannot be parsed.
     """
+    _check_whole(path)
     try:
         with warnings.catch_warnings(action="ignore"):
             dataset = pydicom.dcmread(path)
@@ -85,6 +98,19 @@ def open_dicom(path: Path, sop_class: str, words: str) -> Dataset:
     if found != sop_class:
         raise UnknownFormatError(path, f"is no DICOM {words}.", advice=f"Give a DICOM {words}.")
     return dataset
+
+
+def _check_whole(path: Path) -> None:
+    """pydicom takes a sequence that the end of the file cuts off for a short one, and contours would be missing."""
+    content = path.read_bytes()
+    if sniff_bytes(content[:HEAD_BYTES]) != "dicom":
+        return  # said by the parser, in its words
+    try:
+        read_elements(content, max_inflated=MAX_INFLATED_BYTES)
+    except CutShortError as error:
+        raise TruncatedFileError(path, "ends within an element.") from error
+    except BrokenStructureError as error:
+        raise CorruptFileError(path, f"is damaged: {error}.") from error
 
 
 def referenced_series(dataset: Dataset) -> frozenset[str]:

@@ -76,9 +76,14 @@ def _open(path: Path) -> Dataset:
         return open_dicom(path, LABEL_MAP, "segmentation")
 
 
-def _check_series(path: Path, dataset: Dataset, series: str) -> None:
+def segmented_series(dataset: Dataset) -> frozenset[str]:
+    """UIDs of the series that a segmentation belongs to."""
     listed = dataset.get("ReferencedSeriesSequence", [])
-    known = {str(item.SeriesInstanceUID) for item in listed if item.get("SeriesInstanceUID")}
+    return frozenset(str(item.SeriesInstanceUID) for item in listed if item.get("SeriesInstanceUID"))
+
+
+def _check_series(path: Path, dataset: Dataset, series: str) -> None:
+    known = segmented_series(dataset)
     if series and known and series not in known:
         advice = "Give the segmentation that belongs to this scan."
         raise GeometryError(path, "segments another series than this scan.", advice=advice)

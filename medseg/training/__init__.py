@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg.training.loaders import VolumeDataLoader as VolumeDataLoader
     from medseg.training.precision import AutoMixedPrecision as AutoMixedPrecision
+    from medseg.training.profiler import TrainingProfiler as TrainingProfiler
 
-_HOMES = {"VolumeDataLoader": "medseg.training.loaders", "AutoMixedPrecision": "medseg.training.precision"}
-__all__ = ["AutoMixedPrecision", "VolumeDataLoader"]
+_HOMES = {
+    "VolumeDataLoader": "medseg.training.loaders",
+    "AutoMixedPrecision": "medseg.training.precision",
+    "TrainingProfiler": "medseg.training.profiler",
+}
+__all__ = ["AutoMixedPrecision", "TrainingProfiler", "VolumeDataLoader"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,30 +27,47 @@ class _Entry(BaseModel):
     id: str
     split: str
     contoured: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    patient: str = ""
+
+
+class LeftOut(BaseModel):
+    """A study that became no case: one that nothing is drawn on, or, where `fault`, one that cannot be used."""
+
+    id: str
+    reason: str
+    fault: bool
 
 
 class _Index(BaseModel):
     labels: dict[str, int]
     cases: tuple[_Entry, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One patient of the index: files, split and which organs were contoured."""
+    """One case of the index: files, split, which organs were contoured, and what a reader should know.
+
+    `patient` is the same for all cases of one patient, who must not stand on both sides of a split: the first one's id.
+    """
 
     id: str
     split: str
     ct: Path
     label: Path
     contoured: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    patient: str = ""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The label table of a dataset and its cases."""
+    """The label table of a dataset, its cases, and the studies that became none."""
 
     labels: dict[str, int]
     cases: tuple[CaseFiles, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def of(self, split: str) -> tuple[CaseFiles, ...]:
         return tuple(case for case in self.cases if case.split == split)
@@ -87,7 +104,7 @@ def read_index(path: Path) -> Dataset:
     ids = [case.id for case in cases]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise DataError(f"{path.name}: listed twice: {', '.join(twice)}.", advice="A patient belongs to one split.")
-    return Dataset(index.labels, cases)
+    return Dataset(index.labels, cases, index.left_out)
 
 
 def _parse(path: Path) -> _Index:
@@ -101,7 +118,8 @@ def _parse(path: Path) -> _Index:
 
 def _case(root: Path, entry: _Entry, labels: dict[str, int]) -> CaseFiles:
     name, folder = entry.id, root / entry.split
-    case = CaseFiles(name, entry.split, folder / f"{name}_ct.nii.gz", folder / f"{name}_label.nii.gz", entry.contoured)
+    ct, label = folder / f"{name}_ct.nii.gz", folder / f"{name}_label.nii.gz"
+    case = CaseFiles(name, entry.split, ct, label, entry.contoured, entry.notes, entry.patient or name)
     for file in (case.ct, case.label):
         if not file.is_file():
             raise DataError(f"Case {name}: {file.name} is missing.")

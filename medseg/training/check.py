@@ -78,7 +78,7 @@ class CheckReport:
 def check_dataset(dataset: Dataset, progress: Callable[[str], None] = lambda line: None) -> CheckReport:
     """Read every case and say what is wrong with it, alone and among the others."""
     labels = LabelTable.from_names(dataset.labels)
-    faults: list[Fault] = []
+    faults = [Fault("error" if study.fault else "warning", study.id, study.reason) for study in dataset.left_out]
     facts: list[CaseFacts] = []
     for number, case in enumerate(dataset.cases, 1):
         found, seen = _check_case(case, labels)
@@ -95,7 +95,7 @@ def _check_case(case: CaseFiles, labels: LabelTable) -> tuple[list[Fault], CaseF
         mask, geometry = read_label_map(case.label)
     except MedsegError as error:
         return [Fault("error", case.id, str(error))], None
-    faults = [Fault("warning", case.id, str(finding)) for finding in volume.findings]
+    faults = [Fault("warning", case.id, text) for text in dict.fromkeys([*case.notes, *map(str, volume.findings)])]
     if not geometry.matches(volume.geometry):
         text = "scan and labels lie on different grids: "
         return [*faults, Fault("error", case.id, text + _difference(volume, mask, geometry.affine))], None

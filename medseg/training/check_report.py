@@ -28,7 +28,7 @@ def check_and_report(path: Path, out: Path, pictures: int = 12, say: Callable[[s
         OutputError: the report could not be written.
     """
     description, ours = locate(path)
-    dataset = read_index(description if ours else adopt(description, out / "data"))
+    dataset = read_index(description if ours else adopt(description, out / "data", say))
     report = check_dataset(dataset, say)
     faults = [{"level": fault.level, "case": fault.case, "text": fault.text} for fault in report.faults]
     facts = [fact.to_json() for fact in report.facts]

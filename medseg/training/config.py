@@ -61,6 +61,32 @@ class PhantomConfig(Strict):
     seed: int = Field(0, ge=0)
 
 
+class SmallBatchConfig(Strict):
+    """The first stage: `steps` on `batches` of `cases`, for at most `max_minutes`, then a validation of `cases`.
+
+    Their loss has to fall to `must_fall_to` of what it was when each batch was seen first.
+    """
+
+    cases: int = Field(2, ge=1)
+    batches: int = Field(4, ge=1)
+    steps: int = Field(40, ge=2)
+    max_minutes: float = Field(5.0, gt=0)
+    must_fall_to: float = Field(0.85, gt=0, le=1)
+
+
+class FoldConfig(Strict):
+    """Cross-validation: fold `number` of `count` validates, whatever split the data set has."""
+
+    count: int = Field(5, ge=2)
+    number: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _there(self) -> Self:
+        if self.number >= self.count:
+            raise ValueError(f"folds are numbered 0 to {self.count - 1}")
+        return self
+
+
 class CardConfig(Strict):
     """The words of the model card, and where the data come from."""
 
@@ -84,6 +110,8 @@ class TrainConfig(Strict):
     (1 where not named): small or rare ones, which patches around others seldom show.
     `voxel_weights` weighs an organ's voxels in cross-entropy. `anatomy_check` lets the package keep an organ only where
     the training references have it in relation to the others, and sure of it; it wants tens of cases.
+    `small_batch: null` leaves the first stage out. `cache` is a folder for prepared cases that several runs share;
+    without it a run has its own. `tracking` is a folder in which MLflow (`medseg[train]`) mirrors finished runs.
     """
 
     name: str
@@ -103,6 +131,10 @@ class TrainConfig(Strict):
     organ_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     voxel_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     batch_size: int = Field(2, ge=1)
+    folds: FoldConfig | None = None
+    small_batch: SmallBatchConfig | None = SmallBatchConfig()
+    cache: Path | None = None
+    tracking: Path | None = None
     loop: LoopConfig = LoopConfig()
     card: CardConfig = CardConfig()
 

@@ -1,5 +1,7 @@
 """Data sets of others: nnU-Net v2 folders and MSD/MONAI `dataset.json` become an index of ours, by links.
 
+DICOM studies with contours are converted (see `studies`).
+
 `adopt` writes `index.json` with SPLIT/ID_ct.nii.gz and SPLIT/ID_label.nii.gz beside it as links to the files, so that
 everything behind reads one format. The bytes of the data are never copied or changed.
 """
@@ -7,15 +9,16 @@ everything behind reads one format. The bytes of the data are never copied or ch
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import DataError, OutputError
+from medseg.errors import DataError
 from medseg.imaging.emit import emit_json
+from medseg.training.links import link
+from medseg.training.naming import tidy
+from medseg.training.studies import adopt_studies, find_studies
 
 EVERY = 5  # without a split of its own, every fifth case validates
 _NIFTI = (".nii.gz", ".nii")
@@ -32,7 +35,9 @@ class ForeignCase:
 
 
 def locate(path: Path) -> tuple[Path, bool]:
-    """The file that describes the data set at `path` (a file or folder), and whether it is an index of ours.
+    """What describes the data set at `path` (a file or folder), and whether it is an index of ours.
+
+    A folder without a description is taken for DICOM studies, if it holds folders or zips.
 
     Raises:
         DataError: there is none.
@@ -40,23 +45,29 @@ def locate(path: Path) -> tuple[Path, bool]:
     for place in (path, path / "index.json", path / "dataset.json"):
         if place.is_file():
             return place, "cases" in _read(place)
+    if find_studies(path):
+        return path, False
     raise DataError(
         f"No data set at {path}.",
-        advice="Give an index.json, an nnU-Net v2 dataset folder, or an MSD or MONAI dataset.json.",
+        advice="Give an index.json, an nnU-Net v2 dataset folder, an MSD or MONAI dataset.json, or a folder of DICOM "
+        "studies with RTSTRUCT or SEG.",
     )
 
 
-def adopt(description: Path, folder: Path) -> Path:
-    """Write an index with links for another tool's data set; returns the index.
+def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+    """Write an index for another tool's data set; returns the index.
 
     Args:
-        description: `dataset.json` of nnU-Net v2, MSD or MONAI.
-        folder: gets index.json and the links.
+        description: `dataset.json` of nnU-Net v2, MSD or MONAI, or a folder or `dataset.json` of DICOM studies.
+        folder: gets index.json and links to the files, or what becomes of DICOM studies.
+        say: told of each study that is converted.
 
     Raises:
         DataError: several channels, regions, files that are missing or not NIfTI.
         OutputError: the folder cannot hold links.
     """
+    if description.is_dir() or "studies" in _read(description):
+        return adopt_studies(description, folder, say)
     content, root = _read(description), description.parent
     labels = _labels(content, description)
     cases = _listed(content, root, description) if "training" in content else _nnunet(content, root, description)
@@ -66,7 +77,7 @@ def adopt(description: Path, folder: Path) -> Path:
     for case in cases:
         for file, role in ((case.ct, "ct"), (case.label, "label")):
             _check_file(case, file)
-            _link(folder / case.split / f"{case.id}_{role}.nii.gz", file)
+            link(folder / case.split / f"{case.id}_{role}.nii.gz", file)
     entries = [{"id": case.id, "split": case.split, "contoured": list(labels)} for case in cases]
     return emit_json(folder / "index.json", {"labels": labels, "cases": entries})
 
@@ -100,17 +111,6 @@ def _labels(content: Mapping[str, Any], path: Path) -> dict[str, int]:
     if len(labels) != len({int(value) for _, value in pairs} - {0}):
         raise DataError(f"{path}: two labels have one name or one value.")
     return labels
-
-
-def tidy(name: str) -> str:
-    """An organ's name as ours are: snake_case, the side at the end, so that pairs are found when patches mirror."""
-    words = re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_").split("_")
-    sides = {"l": "left", "r": "right", "left": "left", "right": "right"}
-    for place in (-1, 0):
-        if len(words) > 1 and words[place] in sides:
-            side = sides[words.pop(place)]
-            return "_".join([*words, side])
-    return "_".join(words)
 
 
 def _nnunet(content: Mapping[str, Any], root: Path, path: Path) -> list[ForeignCase]:
@@ -163,13 +163,3 @@ def _check_file(case: ForeignCase, file: Path) -> None:
         raise DataError(f"Case {case.id}: {file} is missing.")
     if not file.name.endswith(_NIFTI):
         raise DataError(f"Case {case.id}: {file.name} is no NIfTI.", advice="Convert scans and labels to .nii.gz.")
-
-
-def _link(link: Path, file: Path) -> None:
-    """A link to the file; one from before is replaced."""
-    try:
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        os.symlink(file.resolve(), link)
-    except OSError as error:
-        raise OutputError(f"{link} could not be made: {error.strerror or error}.") from error

@@ -107,7 +107,11 @@ def _line(entry: dict[str, Any]) -> str:
 
 def read_journal(folder: Path) -> list[dict[str, Any]]:
     """The entries of a run's log; a last line that was cut off by a kill is left out."""
-    path = folder / LOG
+    return read_lines(folder / LOG)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON objects, one a line, up to the first that is none."""
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

@@ -21,7 +21,8 @@ class LoopConfig(Strict):
     `max_minutes` counts the time of the steps alone, over all resumed parts; where it is given, the schedule ends with
     it or with `max_steps`, whichever comes first. `gradient_aggregation_interval` batches make one optimiser step.
     `loss_scale`, `init_scale` and `growth_interval` belong to fp16 (see `AutoMixedPrecision`). `workers` prepare
-    batches beside the network; 0 prepares them in between. `ema_decay: null` keeps no average.
+    batches beside the network; 0 prepares them in between. `compile` builds a graph first (torch.compile), which pays
+    in long runs; it is kept beside the run, so that the next start finds it. `ema_decay: null` keeps no average.
     """
 
     max_steps: int = Field(6000, ge=1)
@@ -40,6 +41,7 @@ class LoopConfig(Strict):
     init_scale: float | None = Field(65536, gt=0)
     growth_interval: int = Field(2000, ge=1)
     device: str = "auto"
+    compile: bool = False
     workers: int = Field(1, ge=0)
     seed: int = Field(0, ge=0)
     log_steps: int = Field(25, ge=1)

@@ -79,7 +79,7 @@ def _compact(tensor: Tensor) -> Tensor:
 
 
 def _provenance(config: TrainConfig, cases: Sequence[TrainingCase]) -> dict[str, Any]:
-    settings = config.model_dump(mode="json", exclude={"card", "index"})
+    settings = config.model_dump(mode="json", exclude={"card", "index", "cache", "tracking"})
     return {
         "finished": now(),
         "cases": len(cases),

@@ -151,7 +151,8 @@ class PatchSampler:
             hu = add_couch(hu, rng)
         self.intensity.set_random_state(int(rng.integers(2**31)))
         out = self.intensity({"image": torch.from_numpy(hu)[None]})
-        image = normalise(torch.as_tensor(out["image"]).float(), self.config.window_hu)
+        # A plain tensor: MONAI's own subclass costs time in every layer, and cannot be compiled.
+        image = normalise(torch.as_tensor(out["image"]).as_subclass(Tensor).float(), self.config.window_hu)
         return image, torch.from_numpy(labels.astype(np.int64)), torch.from_numpy(known), name
 
     def _artificial(self, rng: np.random.Generator) -> tuple[Array, Array, Array, str]:

@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from medseg.errors import ConfigError
-from medseg.evaluation import Scorecard, evaluate
-from medseg.imaging.nifti import read_nifti, write_label_map
-from medseg.inference.segmenter import build_segmenter
+from torch import nn
+
+from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelTable
-from medseg.models.store import load_model
-from medseg.runtime.provenance import StageClock
-from medseg.training.cases import Dataset, load_cases, read_index
+from medseg.models.card import ModelCard
+from medseg.training.cache import CaseCache
+from medseg.training.cases import Dataset, read_index
 from medseg.training.checkpoint import LAST
 from medseg.training.config import TrainConfig, load_config
-from medseg.training.distributed import Ranks, joined, wait_for_all
+from medseg.training.distributed import Ranks, everyones_share, joined, wait_for_all
 from medseg.training.foreign import adopt, locate
 from medseg.training.package import add_metrics, write_package
 from medseg.training.patches import PatchSampler
 from medseg.training.phantoms import write_phantoms
-from medseg.training.run_report import write_report
+from medseg.training.profiler import TrainingProfiler
+from medseg.training.run_report import write_report, write_small_batch_report
 from medseg.training.segmentation import SegmentationTask
+from medseg.training.small_batch import require_sound, try_small_batch
+from medseg.training.subset import fold_of, write_subset
+from medseg.training.tracking import mirror, require_mlflow
 from medseg.training.trainer import Trainer
+from medseg.training.validation import card_metrics, validate
 
+Stage = Literal["both", "small", "full"]
+PROFILE_S = 5.0
 _say = partial(print, flush=True)  # a log file shows a long run as it goes
 
 
@@ -34,6 +40,7 @@ def train_model(
     out: Path,
     *,
     resume: bool = False,
+    stage: Stage = "both",
     overrides: dict[str, Any] | None = None,
     report: Callable[[str], None] = _say,
 ) -> Path | None:
@@ -43,43 +50,80 @@ def train_model(
         config: YAML file or name of a preset.
         out: run folder.
         resume: go on from its checkpoint; start where there is none.
+        stage: `small` stops after the small-batch validation; `both` goes on where that was sound; `full` leaves it
+            out. A run that goes on from a checkpoint, and one whose config has `small_batch: null`, leaves it out too.
         overrides: settings that win over the config's.
         report: gets a line of text now and then, on the first rank.
 
     Returns:
-        Folder of the model package; None on ranks other than the first, whose work ends with the training.
+        Folder of the model package; None after `small`, and on ranks other than the first, whose work ends with the
+        training.
 
     Raises:
         ConfigError: a bad setting, or a run that stands there already.
-        DataError: the dataset does not fit together, or a loss is not finite (names the cases).
+        DataError: the dataset does not fit together, the small-batch validation was not sound, or a loss is not
+            finite (names the cases).
         WorkerError: a rank, or a process that prepares batches, is gone.
     """
     settings = load_config(config, overrides)
     if (out / LAST).is_file() and not resume:
         raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
+    if settings.tracking is not None:
+        require_mlflow()
     with joined(settings.loop.device) as ranks:
-        settings = _with_data(settings, out, ranks)
+        say = report if ranks.first else _quiet
+        settings = _with_data(settings, out, ranks, say)
+        assert settings.index is not None
+        _check_left_out(read_index(settings.index), say)
+        settings = _with_fold(settings, out, ranks)
         assert settings.index is not None
         dataset = read_index(settings.index)
-        say = report if ranks.first else _quiet
-        task = _task(settings, dataset, say)
-        trainer = Trainer(task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message))
-        trainer.resume()
-        network = trainer.run()
+        task = _task(settings, dataset, out, say)
+        if settings.small_batch is not None and stage != "full" and not (out / LAST).is_file():
+            small = try_small_batch(out, settings, task, dataset, ranks, say)
+            if ranks.first:
+                report(f"report: {write_small_batch_report(out, settings)}")
+            if stage == "both":
+                require_sound(small)
+        if stage == "small":
+            return None
+        network = _train(settings, task, out, ranks, say)
     if not ranks.first:
         return None
     card = write_package(out / "package", network, settings, task.sampler.labels, task.sampler.cases)
-    report("scoring on the validation split")
     scores = validate(out, settings, dataset, report)
     if scores is not None:
-        add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, len(scores.cases))))
-    report(f"report: {write_report(out, settings, dataset, scores)}")
+        card = add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, len(scores.cases))))
+    page = write_report(out, settings, dataset, scores)
+    report(f"report: {page}")
+    if settings.tracking is not None:
+        _mirror(out, settings, card, page, report)
     return out / "package"
+
+
+def _train(
+    settings: TrainConfig, task: SegmentationTask, out: Path, ranks: Ranks, say: Callable[[str], None]
+) -> nn.Module:
+    folder = out if ranks.first else None
+    with TrainingProfiler(interval=PROFILE_S, folder=folder, workers=settings.loop.workers) as profiler:
+        trainer = Trainer(
+            task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message), watchers=[profiler]
+        )
+        trainer.resume()
+        network = trainer.run()
+    verdict = profiler.verdict
+    if verdict.steps:
+        trainer.journal.note({"step": trainer.step, "profile": verdict.to_json() | {"missing": profiler.missing}})
+        say(verdict.text)
+    return network
 
 
 def _data_name(settings: TrainConfig, patients: int) -> str:
     assert settings.index is not None
-    name = "computed bodies" if settings.phantoms else settings.index.resolve().parent.name
+    folder = settings.index.resolve().parent
+    if settings.folds is not None:
+        return f"{folder.name.replace('-', ' ')}, {patients} patients"
+    name = "computed bodies" if settings.phantoms else folder.name
     return f"{name}, validation split, {patients} patients"
 
 
@@ -87,73 +131,62 @@ def _quiet(line: str) -> None:
     """Ranks after the first."""
 
 
-def _with_data(settings: TrainConfig, out: Path, ranks: Ranks) -> TrainConfig:
+def _mirror(out: Path, settings: TrainConfig, card: ModelCard, page: Path, report: Callable[[str], None]) -> None:
+    assert settings.tracking is not None
+    try:
+        mirror(out, settings.tracking, settings, card, page)
+    except Exception as error:  # a mirror for looking: the run's folder is the truth, and it is whole
+        report(f"tracking: MLflow could not take the run: {error}")
+
+
+def _check_left_out(dataset: Dataset, say: Callable[[str], None]) -> None:
+    """A study without contours is said and left out; one that cannot be used stops the run: somebody counts on it."""
+    for study in dataset.left_out:
+        if study.fault:
+            raise DataError(
+                f"{study.id}: {study.reason}", advice="Mend it or move it away; `medseg train check` lists all of them."
+            )
+        say(f"left out: {study.id}: {study.reason}")
+
+
+def _with_data(settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[str], None]) -> TrainConfig:
     """The settings with an index of ours: the first rank computes phantoms or links another tool's data set."""
     folder = out / "data"
     if settings.index is not None:
         description, ours = locate(settings.index)
         if ours:
             return settings.model_copy(update={"index": description})
-        folder = folder / description.resolve().parent.name
+        named = description.resolve()
+        folder = folder / (named.name if named.is_dir() else named.parent.name)
         if ranks.first:
-            adopt(description, folder)
+            adopt(description, folder, say)
     elif ranks.first and settings.phantoms is not None:
         write_phantoms(folder, settings.phantoms)
     wait_for_all()
     return settings.model_copy(update={"index": folder / "index.json"})
 
 
-def _task(settings: TrainConfig, dataset: Dataset, say: Callable[[str], None]) -> SegmentationTask:
-    cases = list(load_cases(dataset.of("train"), dataset.labels, settings.spacing_mm))
-    say(f"{len(cases)} training cases")
+def _with_fold(settings: TrainConfig, out: Path, ranks: Ranks) -> TrainConfig:
+    """The settings with an index in which one fold validates and the others train; as they are without folds."""
+    if settings.folds is None:
+        return settings
+    assert settings.index is not None
+    dataset, count, number = read_index(settings.index), settings.folds.count, settings.folds.number
+    folder = out / "data" / f"fold-{number}-of-{count}"
+    if ranks.first:
+        splits = {c.id: "validation" if fold_of(c.patient, count) == number else "train" for c in dataset.cases}
+        write_subset(dataset, folder, splits)
+    wait_for_all()
+    return settings.model_copy(update={"index": folder / "index.json"})
+
+
+def _task(settings: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str], None]) -> SegmentationTask:
+    cache = CaseCache(settings.cache or out / "cache", dataset.labels, settings.spacing_mm)
     looked_at = dataset.of("validation") if settings.loop.validate_steps else ()
-    validation = load_cases(looked_at, dataset.labels, settings.spacing_mm)
+    cache.fill(everyones_share((*dataset.of("train"), *looked_at)))  # ranks share the work, and then the result
+    wait_for_all()
+    cases = list(cache.load(dataset.of("train")))
+    say(f"{len(cases)} training cases; {cache.computed} prepared by this process, the others were in {cache.folder}")
+    validation = cache.load(looked_at)
     sampler = PatchSampler(cases, settings, LabelTable.from_names(dataset.labels))
     return SegmentationTask(sampler, settings, list(validation))
-
-
-def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callable[[str], None]) -> Scorecard | None:
-    """Segment the validation split with the package in `out` and score it; None without one."""
-    cases = dataset.of("validation")
-    if not cases:
-        return None
-    segmenter = build_segmenter(load_model(out / "package"))
-    for number, case in enumerate(cases, 1):
-        raw = segmenter(read_nifti(case.ct), StageClock())
-        write_label_map(out / "validation" / f"{case.id}.nii.gz", raw.label_map.labels, raw.label_map.geometry)
-        report(f"validated {number}/{len(cases)}")
-    return evaluate(
-        out / "validation",
-        cases[0].label.parent,
-        out / "scores",
-        index=settings.index,
-        within_contoured=settings.open_ended,
-        labels=dataset.labels,
-    )
-
-
-def card_metrics(scores: Scorecard, data: str) -> dict[str, Any]:
-    """The figures of a scorecard that belong on a model card."""
-    summary = scores.to_dict()
-    organs = {organ: _figures(row) for organ, row in summary["organs"].items()}
-    return {
-        "data": data,
-        "mean_dice": _rounded(summary["overall"]["dice"]["mean"]),
-        "left_right_swaps": summary["left_right_swaps"],
-        "surface_tolerance_mm": scores.settings.tolerance_mm,
-        "organs": organs,
-    }
-
-
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    figures = {"n": row["n"], "misses": row["misses"], "scope": row["scope"]}
-    for key in ("dice", "surface_dice", "hd95_mm"):
-        figures[key] = _rounded(row[key]["mean"])
-    if "plain" in row:
-        figures["plain_dice"] = _rounded(row["plain"]["dice"]["mean"])
-    return figures
-
-
-def _rounded(mean: float | None) -> float | None:
-    """Four digits; None where no case could be judged."""
-    return None if mean is None else round(mean, 4)

@@ -9,8 +9,6 @@ from typing import Any
 
 import yaml
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from medseg.evaluation import Scorecard
 from medseg.imaging.emit import emit, emit_text
@@ -21,6 +19,9 @@ from medseg.training.cases import Dataset
 from medseg.training.config import TrainConfig
 from medseg.training.html import heading, page, paragraph, picture, table
 from medseg.training.journal import read_journal
+from medseg.training.plots import draw_profile, draw_small_batch, figure, save
+from medseg.training.profiler import read_timeline
+from medseg.training.small_batch_result import read_small_batch
 
 SHOWN = 2  # best and worst cases, each
 REPORT = "report.html"
@@ -40,12 +41,46 @@ def write_report(out: Path, settings: TrainConfig, dataset: Dataset, scores: Sco
     """
     entries = read_journal(out)
     emit(out / "pictures" / "curves.png", lambda temporary: draw_curves(entries, temporary))
-    parts = [heading("Training"), paragraph(_in_words(entries)), picture("pictures/curves.png", "Loss and Dice")]
+    parts = [*first_stage(out), heading("Training"), paragraph(_in_words(entries))]
+    parts += [picture("pictures/curves.png", "Loss and Dice"), *_profile(out, entries)]
     if scores is not None:
         parts += _scored(out, dataset, scores)
-    kept = settings.model_dump(mode="json", exclude={"index"}, exclude_none=True)
+    kept = settings.model_dump(mode="json", exclude={"index", "cache", "tracking"}, exclude_none=True)
     parts += [heading("Settings"), f"<pre>{_escaped(yaml.safe_dump(kept, sort_keys=False))}</pre>"]
     return emit_text(out / REPORT, page(f"Training of {settings.name} {settings.version}", parts))
+
+
+def write_small_batch_report(out: Path, settings: TrainConfig) -> Path:
+    """Write the report of a run that has come no further than its first stage.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    return emit_text(out / REPORT, page(f"Training of {settings.name} {settings.version}", first_stage(out)))
+
+
+def first_stage(out: Path) -> list[str]:
+    """The section on the small-batch validation; nothing where it was left out."""
+    found = read_small_batch(out)
+    if found is None:
+        return []
+    emit(out / "pictures" / "small_batch.png", lambda temporary: draw_small_batch(found, temporary))
+    words = [paragraph(line[0].upper() + line[1:]) for line in found.lines()]
+    caption = "Learning a few batches by heart; what a step and the whole training take"
+    return [heading("Small-batch validation"), *words, picture("pictures/small_batch.png", caption)]
+
+
+def _profile(out: Path, entries: Sequence[dict[str, Any]]) -> list[str]:
+    """What bounded the steps, in words and over time."""
+    found = [entry["profile"] for entry in entries if "profile" in entry]
+    if not found:
+        return []
+    samples = [row for row in read_timeline(out) if row["waiting_share"] is not None]
+    emit(out / "pictures" / "profile.png", lambda temporary: draw_profile(samples, temporary))
+    missing = "; ".join(f"{metric}: {why}" for metric, why in found[-1]["missing"].items())
+    parts = [heading("Profile"), paragraph(found[-1]["text"])]
+    parts += [paragraph(f"Not measured here: {missing}.")] if missing else []
+    return [*parts, picture("pictures/profile.png", "Shares and memory over the steps")]
 
 
 def _escaped(text: str) -> str:
@@ -71,14 +106,13 @@ def _in_words(entries: Sequence[dict[str, Any]]) -> str:
 
 def draw_curves(entries: Sequence[dict[str, Any]], path: Path) -> None:
     """Loss over steps, and Dice on the training grid where validation looked on the way."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    sheet = figure()
+    left, right = sheet.subplots(1, 2)
     notes = [entry for entry in entries if entry.get("loss") is not None]
     left.plot([entry["step"] for entry in notes], [entry["loss"] for entry in notes], color="#1f6f8b", marker=".")
     left.set(title="Training loss", xlabel="step")
     _draw_dice(right, [entry for entry in entries if "validation" in entry])
-    figure.savefig(path, dpi=90, format="png", metadata={"Software": "medseg"})
+    save(sheet, path)
 
 
 def _draw_dice(axes: Axes, looks: Sequence[dict[str, Any]]) -> None:

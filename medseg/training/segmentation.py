@@ -23,7 +23,18 @@ from medseg.training.patches import Batch, PatchSampler
 from medseg.training.task import Loss, Task
 
 # What a resumed run may change, beside the loop's own: words, places, and how the package is used.
-FREE = {"name", "version", "index", "card", "loop", "anatomy_check", "mirror_average"}
+FREE = {
+    "name",
+    "version",
+    "index",
+    "card",
+    "loop",
+    "anatomy_check",
+    "mirror_average",
+    "small_batch",
+    "cache",
+    "tracking",
+}
 
 
 class SegmentationTask(Task[Batch]):
@@ -65,7 +76,7 @@ class SegmentationTask(Task[Batch]):
         alike = next(network.parameters()).dtype
         rows: list[tuple[int, float]] = []
         for case in everyones_share(self.validation):
-            image = normalise(torch.from_numpy(case.hu).to(alike), self.config.window_hu)
+            image = normalise(torch.from_numpy(np.array(case.hu)).to(alike), self.config.window_hu)
             window = (self.config.patch_size, 1, network)
             logits = sliding_window_inference(image[None, None].to(place), *window, overlap=self.config.overlap_ratio)
             rows += _dice(logits[0].argmax(0).cpu().numpy(), case)

@@ -48,6 +48,7 @@ def put_setting(values: dict[str, Any], key: str, value: Any) -> None:
     *groups, last = key.split(".")
     for group in groups:
         inner = values.setdefault(group, {})
+        inner = values[group] = {} if inner is None else inner  # a group that the file leaves empty
         if not isinstance(inner, dict):
             raise ConfigError(f"{key}: {group} is no group of settings.")
         values = inner

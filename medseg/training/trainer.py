@@ -20,6 +20,7 @@ from medseg.errors import Cancelled, ConfigError, DataError, OutputError
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.training.average import start_average, update_average
 from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
+from medseg.training.compiled import compiled
 from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm
 from medseg.training.feed import Feed, seed_all
 from medseg.training.journal import Journal, StepRecord, summarise
@@ -34,7 +35,8 @@ from medseg.training.watch import Watch
 B = TypeVar("B")
 
 # Settings that a resumed run may change: places, how it is computed, and how long it goes on.
-FREE = {"max_steps", "max_minutes", "checkpoint_minutes", "log_steps", "validate_steps", "workers", "device"}
+FREE = {"max_steps", "max_minutes", "checkpoint_minutes", "log_steps", "validate_steps", "workers", "device", "compile"}
+GRAPHS = "graphs"
 RETRY_S = 60.0  # after a checkpoint that could not be written
 
 
@@ -144,14 +146,17 @@ class Trainer(Generic[B]):
         return self.result.eval()
 
     def _run(self, watch: Watch) -> None:
-        model = self._wrapped()
+        plain = self._wrapped()
+        model = compiled(plain, self.ranks.device, self.folder / GRAPHS, self._tell) if self.config.compile else plain
         feed = Feed(self.task, self._numbers(), self.config.seed, self.config.workers)
         batches = iter(feed)
         due = self._next_save()
         while self.done < 1:
             watch.step = self.step
             began, waited = time.perf_counter(), feed.waited_s
-            loss, parts, norm = self.train_step(model, batches)
+            # The step that is looked at runs as written: what counts its work cannot look into a graph.
+            looking = self.amp.half_share is None and self.ranks.first
+            loss, parts, norm = self.train_step(plain if looking else model, batches)
             seconds = time.perf_counter() - began
             stopping, saving = self._advance(seconds, time.monotonic() > due)
             self._record(StepRecord(self.step, loss, parts, norm, seconds, feed.waited_s - waited))

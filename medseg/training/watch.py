@@ -6,6 +6,7 @@ which the ranks met, from a thread of its own, and looks for the others'.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -22,6 +23,7 @@ BEAT_S = 1.0
 PATIENCE_S = 30.0
 SUSPICION_S = 5.0  # once a collective has failed, somebody is gone
 _LEFT = "left"
+_runs = itertools.count()  # all ranks count alike
 
 
 class Watch:
@@ -42,7 +44,8 @@ class Watch:
         self._over = threading.Event()
         self._cause = ""
         if ranks.world > 1:
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            # Of every run in this process its own signs, and of every restart by torchrun.
+            attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_runs)}"
             met = dist.distributed_c10d._get_default_store()
             self._store = dist.PrefixStore(f"watch-{attempt}", met)  # type: ignore[attr-defined]
             self._seen = {rank: (b"", time.monotonic()) for rank in range(ranks.world) if rank != ranks.rank}

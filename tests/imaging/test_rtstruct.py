@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medseg.errors import CorruptFileError, DataError, GeometryError, UnknownFormatError
+from medseg.errors import CorruptFileError, DataError, GeometryError, TruncatedFileError, UnknownFormatError
 from medseg.imaging import read_volume
 from medseg.imaging.rtstruct import fill, read_rtstruct
 from medseg.imaging.volume import Array, Geometry, reorient
@@ -181,3 +181,17 @@ def plastimatch_masks(structures: Path, ct: Path, out: Path, geometry: Geometry)
         turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.io_orientation(geometry.affine))
         masks[path.name.removesuffix(".nii.gz")] = reorient(np.asarray(image.dataobj) > 0, turn)
     return masks
+
+
+def test_a_file_that_is_cut_off_is_never_a_smaller_set_of_contours(tmp_path: Path) -> None:
+    geometry = phantom_volume((30, 30, 30), (1.2, 0.8, 3.0)).geometry
+    polygons: list[Polygon] = [(k, points) for k in (3, 4) for points in (SQUARE, HOLE)]
+    path = write_rtstruct(tmp_path / "rs.dcm", geometry, {"a": polygons, "b": polygons})
+    whole = path.read_bytes()
+    for length in range(400, len(whole), 3):
+        path.write_bytes(whole[:length])
+        try:
+            found = read_rtstruct(path, geometry)
+        except (CorruptFileError, TruncatedFileError, UnknownFormatError):
+            continue
+        assert found.structures == ()  # between two elements: the sequence of contours is missing as a whole

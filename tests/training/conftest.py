@@ -54,6 +54,7 @@ def settings(index: Path, **changes: Any) -> dict[str, Any]:
         "window_hu": [-300, 900],
         "patch_size": [16, 16, 16],
         "network": {"options": TINY},
+        "small_batch": None,
         "loop": loop,
     } | {key: value for key, value in changes.items() if key not in loop}
 

@@ -187,3 +187,8 @@ def test_one_side_of_a_pair_is_not_mirrored_in_silence(cases: list[TrainingCase]
     with pytest.raises(ConfigError, match="no partner"):
         sampler(cases, alone, augment={"mirror_left_right": 0}, mirror_average=True)
     assert sampler(cases, alone, augment={"mirror_left_right": 0}).num_classes == 4
+
+
+def test_patches_are_plain_tensors(cases: list[TrainingCase], table: LabelTable) -> None:
+    batch = PatchSampler(cases, config(), table).batch(0)
+    assert {type(batch.image), type(batch.labels), type(batch.known)} == {torch.Tensor}

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -162,3 +163,32 @@ def test_the_ball_is_on_the_left_and_the_box_on_the_right() -> None:
     middle = (labels.shape[0] - 1) / 2
     assert np.argwhere(labels == LABELS["ball_left"])[:, 0].mean() < middle  # RAS: low i is the left
     assert np.argwhere(labels == LABELS["box_right"])[:, 0].mean() > middle
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_whose_rank_was_killed(tmp_path: Path) -> None:
+    """Elastic: torchrun starts all ranks anew, and with --resume they go on from the checkpoint."""
+    config = tmp_path / "c.yaml"
+    values = yaml.safe_load((PRESETS / "smoke.yaml").read_text())
+    values["loop"] |= {"checkpoint_minutes": 1e-3, "max_steps": 40, "workers": 0}
+    config.write_text(yaml.safe_dump(values))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "-m", "medseg", "train", str(config)]
+    process = subprocess.Popen(
+        [*torchrun, "-o", str(tmp_path / "run"), "--resume", "--stage", "full"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until((tmp_path / "run" / LAST).is_file, 240)
+        ranks = psutil.Process(process.pid).children()
+        assert len(ranks) == 2
+        ranks[1].kill()
+        said, _ = process.communicate(timeout=280)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert "resumed at step" in said
+    load_model(tmp_path / "run" / "package")

@@ -1,0 +1,217 @@
+"""The specification's "optimised" network against a tuned plain 3-D U-Net of the same width, one change a row.
+
+`PYTHONPATH=. python benchmarks/ablation.py --config head-neck-oar --work WORK --minutes 30 -o OUT.json`
+
+Every row trains with equal counted time, the same seeds, patch and overlap (but for the rows that change these), and is
+scored on the validation patients; the plain network is tuned first over `--rates`, and its best rate is everybody's.
+Memory and time are measured in processes of their own. Rows and seeds that are done are kept: a killed run goes on
+with the same command. `--smoke` tries all of it on computed bodies.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from benchmarks.paired import compare, mean_dice, score
+from medseg.imaging.emit import emit_json
+from medseg.networks.catalogue import build_network
+from medseg.runtime.provenance import machine, versions
+from medseg.training.cases import read_index
+from medseg.training.config import TrainConfig, load_config, parse_settings
+from medseg.training.foreign import locate
+from medseg.training.run import train_model
+
+PLAIN: dict[str, Any] = {"residual": False, "attention": False, "deep_supervision": 0}
+PLAIN_TRAINING: dict[str, Any] = {
+    "foreground_share": 0.0,
+    "overlap_ratio": 0.0,
+    "loop.precision": "fp32",
+    "loop.ema_decay": None,
+}
+# Row -> options of the network, settings of the training: what it changes in the plain one.
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "attention": ({"attention": True}, {}),
+    "deep supervision": ({"deep_supervision": 2}, {}),
+    "residual": ({"residual": True}, {}),
+    "sampling": ({}, {"foreground_share": 0.75}),
+    "overlap": ({}, {"overlap_ratio": 0.3}),
+    "half precision": ({}, {"loop.precision": "bf16"}),
+    "average": ({}, {"loop.ema_decay": 0.998}),
+}
+
+
+def _all_together() -> tuple[dict[str, Any], dict[str, Any]]:
+    options: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for own, training in ROWS.values():
+        options |= own
+        settings |= training
+    return options, settings
+
+
+ROWS["all"] = _all_together()
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to compare."""
+
+    work: Path
+    """Folder for runs; the same command goes on in it."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """JSON file of the result."""
+    config: str = "head-neck-oar"
+    """Config or preset: data, width, patch."""
+    minutes: float = 30.0
+    """Counted training time of each run."""
+    seeds: tuple[int, ...] = (0, 1)
+    """One run of each row a seed."""
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    """Learning rates that the plain network is tuned over, with half the time."""
+    rows: tuple[str, ...] = tuple(ROWS)
+    """Which rows."""
+    set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
+    """Further settings of all rows, KEY=VALUE."""
+    smoke: bool = False
+    """Computed bodies and a handful of steps."""
+
+
+def main(given: Arguments) -> dict[str, Any]:
+    """Train, score, measure, compare, write."""
+    given = _smoke(given) if given.smoke else given
+    config = load_config(given.config, parse_settings(given.set_))
+    rate = _tuned(given, config)
+    rows = {name: [_run(given, config, name, seed, rate, given.minutes) for seed in given.seeds] for name in given.rows}
+    costs = {
+        name: _in_process(_cost, options_of(config, name), settings_of(name), config.patch_size) for name in given.rows
+    }
+    found: dict[str, Any] = {"machine": machine(), "versions": versions(), "minutes": given.minutes, "rate": rate}
+    found["rows"] = {name: _row(rows, costs, name) for name in given.rows}
+    emit_json(given.out, found)
+    print(
+        json.dumps(
+            {name: {k: v for k, v in row.items() if k != "runs"} for name, row in found["rows"].items()}, indent=2
+        )
+    )
+    return found
+
+
+def _smoke(given: Arguments) -> Arguments:
+    own = ("loop.max_steps=6", "loop.warmup_steps=1", "loop.workers=0", "loop.validate_steps=0", "phantoms.train=3")
+    few = {"seeds": (0,), "rates": (1e-2,), "rows": ("plain", "attention", "all")}
+    return replace(given, config="smoke", minutes=1.0, set_=(*own, *given.set_), **few)
+
+
+def options_of(config: TrainConfig, name: str) -> dict[str, Any]:
+    """The network's options in a row: the config's width and norm, and what the row says."""
+    kept = {key: value for key, value in config.network.options.items() if key not in PLAIN}
+    levels = len(kept.get("channels", ())) or 5
+    options = kept | PLAIN | ROWS[name][0]
+    options["deep_supervision"] = min(options["deep_supervision"], levels - 1)
+    return options
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The training's settings in a row."""
+    return PLAIN_TRAINING | ROWS[name][1]
+
+
+def _tuned(given: Arguments, config: TrainConfig) -> float:
+    """The rate with which the plain network scores best in half the time."""
+    if len(given.rates) == 1:
+        return given.rates[0]
+    tried = {rate: _run(given, config, "plain", given.seeds[0], rate, given.minutes / 2) for rate in given.rates}
+    return max(tried, key=lambda rate: float(tried[rate]["mean_dice"]))
+
+
+def _run(given: Arguments, config: TrainConfig, name: str, seed: int, rate: float, minutes: float) -> dict[str, Any]:
+    folder = given.work / f"{name.replace(' ', '-')}-{seed}-{rate:g}-{minutes:g}min"
+    done = folder / "scored.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text()))
+    steps = config.loop.max_steps if given.smoke else 10**6
+    own: dict[str, Any] = {"network.options": options_of(config, name), "loop.learning_rate": rate, "loop.seed": seed}
+    own |= {"loop.max_minutes": minutes, "loop.max_steps": steps, "cache": given.work / "cache"}
+    train_model(
+        given.config, folder, resume=True, stage="full", overrides=parse_settings(given.set_) | settings_of(name) | own
+    )
+    index = folder / "data" / "index.json" if config.index is None else locate(config.index)[0]
+    dataset = read_index(index)
+    organs = list(dataset.labels)
+    scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, organs)
+    found = {"seed": seed, "rate": rate, "organs": organs, "scores": scores, "mean_dice": mean_dice(scores, organs)}
+    emit_json(done, found)
+    return found
+
+
+def _row(rows: dict[str, list[dict[str, Any]]], costs: dict[str, Any], name: str) -> dict[str, Any]:
+    organs = rows[name][0]["organs"]
+    against = compare([run["scores"] for run in rows[name]], [run["scores"] for run in rows["plain"]], organs)
+    shares = {key: round(costs[name][key] / costs["plain"][key], 3) for key in ("training_mb", "step_s", "window_s")}
+    return {"against_plain": against, "cost": costs[name], "cost_share": shares, "runs": rows[name]}
+
+
+def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
+    """Peak memory of training, seconds of a step and of a window, with the row's precision; medians."""
+    network = build_network("Optimized3DUNet", options | {"out_channels": 8})
+    before = _peak_mb(anew=True)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    image = torch.randn(2, 1, *patch)
+    half = torch.autocast("cpu", torch.bfloat16, enabled=settings["loop.precision"] == "bf16")
+    steps = []
+    for _ in range(4):
+        began = time.perf_counter()
+        with half:
+            outputs = network(image)
+            heads = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+            loss = sum(head.float().square().mean() for head in heads)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        steps.append(time.perf_counter() - began)
+    training = max(0.1, _peak_mb() - before)
+    network.eval()
+    windows = []
+    with torch.inference_mode(), half:
+        for _ in range(5):
+            began = time.perf_counter()
+            network(image[:1])
+            windows.append(time.perf_counter() - began)
+    return {
+        "training_mb": round(training, 1),
+        "step_s": round(statistics.median(steps[1:]), 4),
+        "window_s": round(statistics.median(windows[1:]), 4),
+    }
+
+
+def _peak_mb(*, anew: bool = False) -> float:
+    """The largest resident memory so far; `anew` forgets what went before (imports), where the system can."""
+    if anew:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _in_process(act: Any, *given: Any) -> Any:
+    """In a fresh process, whose peak is its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(act, given)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

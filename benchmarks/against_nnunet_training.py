@@ -1,0 +1,238 @@
+"""Ours and nnU-Net v2 trained on the same patients for the same counted time, scored on the same validation patients.
+
+`PYTHONPATH=. python benchmarks/against_nnunet_training.py --index INDEX --work WORK --nnunet BIN -o OUT.json`
+
+Only training iterations count. Trained is on those training patients in whom all of `--organs` are contoured (nnU-Net
+knows no partial labels), scored on every validation patient's contoured ones. nnU-Net plans for itself, once for every
+`--memory-targets`, and its schedule ends with the time; `--choose-minutes` of each decide which plan goes on. The two
+never run side by side. Everything can be killed: the same command goes on. `--smoke` tries all of it on computed
+bodies in a minute (without `--nnunet` it compares two seeds of ours).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from benchmarks.paired import compare, mean_dice, score
+from medseg.imaging.emit import emit_json
+from medseg.imaging.nifti import read_label_map, write_label_map
+from medseg.runtime.provenance import machine, versions
+from medseg.training.cases import CaseFiles, Dataset, read_index
+from medseg.training.config import PhantomConfig, load_config, parse_settings
+from medseg.training.links import link
+from medseg.training.phantoms import write_phantoms
+from medseg.training.run import train_model
+from medseg.training.subset import write_subset
+
+CORE = ("brainstem", "spinal_cord", "parotid_gland_right", "parotid_gland_left", "mandible")
+ID = 901
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to compare."""
+
+    work: Path
+    """Folder for data, runs and masks; the same command goes on in it."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """JSON file of the result."""
+    index: Path | None = None
+    """Our index.json."""
+    config: str = "head-neck-oar"
+    """Config or preset of ours."""
+    nnunet: Path | None = None
+    """bin folder of the environment that holds nnU-Net v2."""
+    minutes: float = 45.0
+    """Counted training time of each run."""
+    seeds: tuple[int, ...] = (0, 1)
+    """One run of each side a seed."""
+    organs: tuple[str, ...] = CORE
+    """What is trained and scored."""
+    memory_targets: tuple[float, ...] = (2.0, 4.0, 8.0)
+    """GB that nnU-Net's planner is given."""
+    choose_minutes: float = 10.0
+    """Of each plan, to choose the one that goes on."""
+    set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
+    """Further settings of ours, KEY=VALUE."""
+    smoke: bool = False
+    """Computed bodies and a handful of steps: does all of it work?"""
+
+
+def main(given: Arguments) -> dict[str, Any]:
+    """Train, score, compare, write."""
+    given = _smoke(given) if given.smoke else given
+    if given.index is None:
+        raise SystemExit("Give --index, or --smoke.")
+    index = five_organs(read_index(given.index), given.organs, given.work / "data")
+    dataset = read_index(index)
+    ours = [our_run(given, index, dataset, seed) for seed in given.seeds]
+    theirs = their_runs(given, dataset) if given.nnunet else []
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "versions": versions(),
+        "minutes": given.minutes,
+        "patients": {"train": len(dataset.of("train")), "validation": len(dataset.of("validation"))},
+        "ours": ours,
+        "nnunet": theirs,
+    }
+    if theirs:
+        pair = [[run["scores"] for run in side] for side in (ours, theirs)]
+        found["comparison"] = compare(pair[0], pair[1], given.organs)
+    emit_json(given.out, found)
+    print(json.dumps({"ours": [run["mean_dice"] for run in ours], "comparison": found.get("comparison")}, indent=2))
+    return found
+
+
+def _smoke(given: Arguments) -> Arguments:
+    index = write_phantoms(given.work / "phantoms", PhantomConfig(train=6, validation=2))
+    own = ("loop.max_steps=12", "loop.warmup_steps=2", "loop.workers=0", "loop.validate_steps=0")
+    return replace(
+        given, index=index, config="smoke", organs=("ball_left", "box_right", "rod"), minutes=1.0, choose_minutes=0.05,
+        memory_targets=(1.0,), set_=(*own, *given.set_),
+    )  # fmt: skip
+
+
+def five_organs(dataset: Dataset, organs: tuple[str, ...], folder: Path) -> Path:
+    """An index of the training patients who show all organs, and all validation patients; labels 1, 2 ..."""
+    whole = [case for case in dataset.of("train") if set(organs) <= set(case.contoured)]
+    chosen = [*whole, *dataset.of("validation")]
+    index = write_subset(dataset, folder / "all_labels", {case.id: case.split for case in chosen})
+    values = {organ: number for number, organ in enumerate(organs, 1)}
+    mapping = {dataset.labels[organ]: value for organ, value in values.items()}
+    entries = []
+    for case in read_index(index).cases:
+        place = folder / case.split
+        link(place / f"{case.id}_ct.nii.gz", case.ct)
+        _relabel(case, mapping, place / f"{case.id}_label.nii.gz")
+        contoured = [organ for organ in organs if organ in case.contoured]
+        entries.append({"id": case.id, "split": case.split, "contoured": contoured})
+    return emit_json(folder / "index.json", {"labels": values, "cases": entries})
+
+
+def _relabel(case: CaseFiles, mapping: dict[int, int], out: Path) -> None:
+    if out.is_file():
+        return
+    labels, geometry = read_label_map(case.label)
+    table = np.zeros(256, np.uint8)
+    for value, new in mapping.items():
+        table[value] = new
+    write_label_map(out, table[labels], geometry)
+
+
+def our_run(given: Arguments, index: Path, dataset: Dataset, seed: int) -> dict[str, Any]:
+    """One training of ours, or what is left of it, and its scores."""
+    folder = given.work / f"ours-{seed}"
+    done = folder / "scored.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text()))
+    limit = {"index": index, "loop.max_minutes": given.minutes, "loop.seed": seed, "cache": given.work / "cache"}
+    kept = [organ for organ in _open_ended(given.config) if organ in dataset.labels]
+    own = {"open_ended": kept, "organ_weights": {}, "voxel_weights": {}, "loop.max_steps": 10**6}
+    train_model(given.config, folder, resume=True, stage="full", overrides=own | limit | parse_settings(given.set_))
+    scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, given.organs)
+    return _keep(done, {"seed": seed, "scores": scores, "mean_dice": mean_dice(scores, given.organs)})
+
+
+def _open_ended(config: str) -> tuple[str, ...]:
+    return load_config(config).open_ended
+
+
+def _keep(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    emit_json(path, found)
+    return found
+
+
+def their_runs(given: Arguments, dataset: Dataset) -> list[dict[str, Any]]:
+    """nnU-Net on the same patients: plan, choose among memory targets, train every seed, segment, score."""
+    place = given.work / "nnunet"
+    raw = place / "raw" / f"Dataset{ID}_Same"
+    _write_raw(raw, dataset)
+    plans = [_plan(given, place, gb) for gb in given.memory_targets]
+    if len(plans) > 1:
+        tried = {plan: _their_run(given, place, dataset, plan, 0, given.choose_minutes) for plan in plans}
+        plans.sort(key=lambda plan: -tried[plan]["mean_dice"])
+        emit_json(place / "chosen.json", {plan: row["mean_dice"] for plan, row in tried.items()})
+    return [_their_run(given, place, dataset, plans[0], seed, given.minutes) for seed in given.seeds]
+
+
+def _write_raw(raw: Path, dataset: Dataset) -> None:
+    for case in dataset.cases:
+        train = case.split == "train"
+        link(raw / ("imagesTr" if train else "imagesTs") / f"{case.id}_0000.nii.gz", case.ct)
+        link(raw / ("labelsTr" if train else "labelsTs") / f"{case.id}.nii.gz", case.label)
+    about = {"channel_names": {"0": "CT"}, "labels": {"background": 0} | dataset.labels, "file_ending": ".nii.gz"}
+    emit_json(raw / "dataset.json", about | {"numTraining": len(dataset.of("train"))})
+
+
+def _environment(place: Path, results: str = "results") -> dict[str, str]:
+    folders = {"raw": place / "raw", "preprocessed": place / "preprocessed", "results": place / results}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    quiet = {"nnUNet_compile": "f", "nnUNet_n_proc_DA": "1"}
+    return os.environ | {f"nnUNet_{name}": str(folder.resolve()) for name, folder in folders.items()} | quiet
+
+
+def _call(given: Arguments, place: Path, *command: str, results: str = "results") -> None:
+    assert given.nnunet is not None
+    program = [str(given.nnunet / command[0]), *command[1:]]
+    with (place / "log.txt").open("a") as log:
+        done = subprocess.run(program, env=_environment(place, results), stdout=log, stderr=log, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: see {place / 'log.txt'}")
+
+
+def _plan(given: Arguments, place: Path, gb: float) -> str:
+    """nnU-Net's own fingerprint, plan and preprocessing for a memory target; returns the plan's name."""
+    name, folder = f"nnUNetPlans{gb:g}GB".replace(".", "_"), place / "preprocessed" / f"Dataset{ID}_Same"
+    if (folder / f"{name}.done").is_file():
+        return name
+    data = str(ID)
+    _call(given, place, "nnUNetv2_extract_fingerprint", "-d", data, "-np", "1")
+    target = ("-gpu_memory_target", str(gb), "-overwrite_plans_name", name)
+    _call(given, place, "nnUNetv2_plan_experiment", "-d", data, *target)
+    _call(given, place, "nnUNetv2_preprocess", "-d", data, "-plans_name", name, "-c", "3d_fullres", "-np", "1")
+    shutil.copy(place / "raw" / folder.name / "dataset.json", folder / "dataset.json")
+    cases = sorted(p.name.removesuffix(".nii.gz") for p in (place / "raw" / folder.name / "labelsTr").iterdir())
+    # All patients train: the validation patients are ours alone. nnU-Net wants a fold, so one stands on both sides.
+    emit_json(folder / "splits_final.json", [{"train": cases, "val": cases[:1]}])
+    (folder / f"{name}.done").touch()
+    return name
+
+
+def _their_run(given: Arguments, place: Path, dataset: Dataset, plan: str, seed: int, minutes: float) -> dict[str, Any]:
+    results = f"results-{plan}-{seed}-{minutes:g}min"
+    done = place / results / "scored.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text()))
+    folder = place / "preprocessed" / f"Dataset{ID}_Same"
+    few = ("--iterations", "2") if given.smoke else ()
+    _call(
+        given, place, "python", str(HERE / "nnunet_timed.py"), "--preprocessed", str(folder), "--plans", plan,
+        "--minutes", str(minutes), "--seed", str(seed), *few, results=results,
+    )  # fmt: skip
+    masks = place / results / "masks"
+    _call(
+        given, place, "nnUNetv2_predict", "-i", str(place / "raw" / folder.name / "imagesTs"), "-o", str(masks),
+        "-d", str(ID), "-p", plan, "-c", "3d_fullres", "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1",
+        *(("--disable_tta",) if given.smoke else ()), results=results,
+    )  # fmt: skip
+    references = dataset.of("validation")[0].label.parent
+    scores = score(masks, references, references.parent / "index.json", given.organs)
+    (state,) = (place / results).rglob("timed.json")
+    timed = json.loads(state.read_text())
+    row = {"plan": plan, "seed": seed, "seconds": timed["seconds"], "iterations": timed["iterations"]}
+    return _keep(done, row | {"scores": scores, "mean_dice": mean_dice(scores, given.organs), "curve": timed["curve"]})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

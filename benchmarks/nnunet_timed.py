@@ -1,0 +1,110 @@
+"""nnU-Net v2's own trainer with a schedule that ends with a given time; runs in nnU-Net's environment.
+
+`against_nnunet_training.py` calls it; it imports nothing of medseg. Only training iterations count, as with ours: no
+validation, checkpoint or start-up. A run that was killed goes on from its last checkpoint with the time that was
+counted until then. The learning rate follows nnU-Net's polynomial over the share of the time that is spent, or of
+`--iterations` where those come first (for trying the script out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+EXPONENT = 0.9
+
+
+class Timed:
+    """Drives a trainer iteration by iteration.
+
+    Args:
+        trainer: initialised.
+        minutes: of training iterations, all parts of the run together.
+        iterations: at most so many.
+        state: JSON file with the seconds and iterations so far and the curve.
+        save_minutes: between two checkpoints.
+    """
+
+    def __init__(
+        self, trainer: nnUNetTrainer, minutes: float, iterations: int, state: Path, save_minutes: float
+    ) -> None:
+        self.trainer, self.limit_s, self.iterations = trainer, 60 * minutes, iterations
+        self.state, self.save_s = state, 60 * save_minutes
+        self.checkpoint = Path(trainer.output_folder) / "checkpoint_final.pth"
+        self.seconds, self.done, self.curve = 0.0, 0, []
+        if state.is_file() and self.checkpoint.is_file():
+            found = json.loads(state.read_text())
+            self.seconds, self.done, self.curve = found["seconds"], found["iterations"], found["curve"]
+            trainer.load_checkpoint(str(self.checkpoint))
+
+    @property
+    def share(self) -> float:
+        """Of the run that lies behind."""
+        return min(1.0, max(self.seconds / self.limit_s, self.done / self.iterations))
+
+    def run(self) -> None:
+        """Train to the end."""
+        trainer = self.trainer
+        trainer.on_train_start()
+        trainer.network.train()
+        saved = self.seconds
+        while self.share < 1:
+            rate = trainer.initial_lr * (1 - self.share) ** EXPONENT
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = rate
+            began = time.perf_counter()
+            loss = float(trainer.train_step(next(trainer.dataloader_train))["loss"])
+            self.seconds += time.perf_counter() - began
+            self.done += 1
+            self.curve.append([round(self.seconds, 2), round(loss, 4)])
+            if self.seconds - saved > self.save_s:
+                self.save()
+                saved = self.seconds
+        self.save()
+
+    def save(self) -> None:
+        """Checkpoint first, then the time that it stands for."""
+        part = self.checkpoint.with_name("part.pth")
+        self.trainer.save_checkpoint(str(part))
+        os.replace(part, self.checkpoint)
+        part = self.state.with_name("part.json")
+        part.write_text(json.dumps({"seconds": self.seconds, "iterations": self.done, "curve": self.curve}))
+        os.replace(part, self.state)
+
+
+def main() -> None:
+    """Train one seed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preprocessed", type=Path, required=True, help="folder of the dataset in nnUNet_preprocessed")
+    parser.add_argument("--plans", default="nnUNetPlans")
+    parser.add_argument("--configuration", default="3d_fullres")
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--iterations", type=int, default=10**9)
+    parser.add_argument("--save-minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    random.seed(given.seed)
+    np.random.seed(given.seed)
+    torch.manual_seed(given.seed)
+    plans = json.loads((given.preprocessed / f"{given.plans}.json").read_text())
+    # Its own command line puts this into the plans, too.
+    plans["continue_training"] = any(Path(os.environ["nnUNet_results"]).rglob("timed.json"))  # noqa: SIM112
+    dataset = json.loads((given.preprocessed / "dataset.json").read_text())
+    trainer = nnUNetTrainer(plans, given.configuration, 0, dataset, torch.device(given.device))
+    trainer.initialize()
+    folder = Path(trainer.output_folder)
+    Timed(trainer, given.minutes, given.iterations, folder / "timed.json", given.save_minutes).run()
+    print(json.dumps({"folder": str(folder.parent), "state": str(folder / "timed.json")}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""torch.compile, with the graph kept on the disk: the second start of a run finds what the first one built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medseg.training.journal import StepRecord
+
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def why_not(device: torch.device) -> str:
+    """Why nothing can be compiled for a device here; empty where it can."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # takes seconds to import
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    if device.type != "cpu":
+        return "" if find_spec("triton") else "triton is missing, which compiles for GPUs"
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "there is no C++ compiler here (on Debian and Ubuntu: apt-get install g++)"
+    return ""
+
+
+def compiled(model: nn.Module, device: torch.device, folder: Path, say: Callable[[str], None]) -> nn.Module:
+    """The model, compiled when it is first called; as it is, with a word, where that cannot be done.
+
+    Weights are those of `model`; checkpoints know nothing of this. The graph is kept in `folder`, unless the variable
+    `TORCHINDUCTOR_CACHE_DIR` names another one.
+    """
+    if reason := why_not(device):
+        say(f"loop.compile: {reason}; training goes on uncompiled")
+        return model
+    os.environ.setdefault(CACHE_VARIABLE, str(folder.resolve()))
+    built: nn.Module = torch.compile(model)  # type: ignore[assignment]
+    return built
+
+
+def first_steps(records: list[StepRecord]) -> tuple[float, float]:
+    """Seconds that the steps which built the graph took beyond an ordinary one, and those of an ordinary one."""
+    usual = sorted(record.seconds - record.waited_s for record in records)[len(records) // 2]
+    building = sum(max(0.0, record.seconds - record.waited_s - usual) for record in records[:3])
+    return building, usual

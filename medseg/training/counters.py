@@ -1,0 +1,101 @@
+"""What a machine can say about itself while it trains; where it cannot, the reason is the answer.
+
+`gpu_util` and `mem_copy` are NVML's: the share of time in which a kernel ran, and in which the GPU's memory was read or
+written. `ipc` is instructions per cycle of this process's threads, from the kernel's performance counters.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+Counter = Callable[[], float | None]
+"""One reading; None where there is nothing to say yet."""
+
+
+class NotHereError(Exception):
+    """This machine lacks a counter; the text says why."""
+
+
+def open_counter(metric: str) -> Counter:
+    """The counter of a metric.
+
+    Raises:
+        NotHereError: this machine does not have it.
+        KeyError: no such metric.
+    """
+    return COUNTERS[metric]()
+
+
+def _gpu_util() -> Counter:
+    return _nvml(torch.cuda.utilization)
+
+
+def _mem_copy() -> Counter:
+    return _nvml(torch.cuda.memory_usage)
+
+
+def _nvml(read: Callable[[], int]) -> Counter:
+    if not torch.cuda.is_available():
+        raise NotHereError("no GPU")
+    try:
+        read()
+    except Exception as error:  # NVML's own errors, or its module is not installed
+        raise NotHereError(f"NVML does not answer: {error}") from error
+    return lambda: read() / 100
+
+
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_HARDWARE, _CYCLES, _INSTRUCTIONS = 0, 0, 1
+_ATTR_SIZE = 64
+_INHERIT, _NO_KERNEL, _NO_HYPERVISOR = 1 << 1, 1 << 5, 1 << 6
+_WHY = {
+    errno.EPERM: "the kernel's counters are closed to programs (kernel.perf_event_paranoid)",
+    errno.EACCES: "the kernel's counters are closed to programs (kernel.perf_event_paranoid)",
+    errno.ENOENT: "this processor, or the virtual machine around it, shows no cycle counter",
+    errno.ENOSYS: "the kernel has no performance counters",
+}
+
+
+def _ipc() -> Counter:
+    number = _PERF_EVENT_OPEN.get(platform.machine())
+    if number is None or platform.system() != "Linux":
+        raise NotHereError(f"no performance counters are read on {platform.system()} {platform.machine()}")
+    threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
+    cycles = [_open_event(number, _CYCLES, thread) for thread in threads]
+    instructions = [_open_event(number, _INSTRUCTIONS, thread) for thread in threads]
+    before = [0, 0]
+
+    def read() -> float | None:
+        now = [_total(cycles), _total(instructions)]
+        spent, done = now[0] - before[0], now[1] - before[1]
+        before[:] = now
+        return done / spent if spent > 0 else None
+
+    read()
+    return read
+
+
+def _open_event(number: int, config: int, thread: int) -> int:
+    flags = _INHERIT | _NO_KERNEL | _NO_HYPERVISOR
+    attributes = struct.pack("=IIQQQQQ", _HARDWARE, _ATTR_SIZE, config, 0, 0, 0, flags).ljust(_ATTR_SIZE, b"\0")
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = int(libc.syscall(number, ctypes.c_char_p(attributes), thread, -1, -1, 0))
+    if handle < 0:
+        code = ctypes.get_errno()
+        raise NotHereError(_WHY.get(code, os.strerror(code)))
+    return handle
+
+
+def _total(handles: list[int]) -> int:
+    return sum(struct.unpack("=Q", os.read(handle, 8))[0] for handle in handles)
+
+
+COUNTERS: Mapping[str, Callable[[], Counter]] = {"gpu_util": _gpu_util, "mem_copy": _mem_copy, "ipc": _ipc}

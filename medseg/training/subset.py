@@ -1,0 +1,35 @@
+"""Some cases of a data set, or all of them split anew: an index with links to the same files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from medseg.imaging.emit import emit_json
+from medseg.training.cases import CaseFiles, Dataset
+from medseg.training.links import link
+
+
+def write_subset(dataset: Dataset, folder: Path, splits: Mapping[str, str]) -> Path:
+    """Write an index of the cases that `splits` names, each in the split given there; returns the index.
+
+    Raises:
+        OutputError: the folder cannot hold links.
+    """
+    chosen = [case for case in dataset.cases if case.id in splits]
+    for case in chosen:
+        for file, role in ((case.ct, "ct"), (case.label, "label")):
+            link(folder / splits[case.id] / f"{case.id}_{role}.nii.gz", file)
+    entries = [_entry(case, splits[case.id]) for case in chosen]
+    return emit_json(folder / "index.json", {"labels": dataset.labels, "cases": entries})
+
+
+def _entry(case: CaseFiles, split: str) -> dict[str, object]:
+    kept = {"contoured": list(case.contoured), "notes": list(case.notes), "patient": case.patient}
+    return {"id": case.id, "split": split, **kept}
+
+
+def fold_of(patient: str, folds: int) -> int:
+    """The fold in which a patient validates: by the name alone, so that it stays when others come or go."""
+    return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % folds

@@ -1,0 +1,114 @@
+"""The comparisons of trainings: their arithmetic, and a whole run on computed bodies that goes on where it was left."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.ablation import ROWS, options_of, settings_of
+from benchmarks.bf16_step import interval
+from benchmarks.paired import compare, mean_dice
+from medseg.training.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+ORGANS = ("a", "b")
+
+
+def scores(gap: float = 0.0, patients: int = 12) -> dict[str, dict[str, float]]:
+    made = {f"p{n}": {"a": 0.5 + 0.02 * n + gap, "b": 0.7 + gap} for n in range(patients)}
+    del made["p0"]["b"]  # not contoured
+    return made
+
+
+def test_the_mean_is_that_of_organs_each_over_its_own_patients() -> None:
+    assert mean_dice({"p": {"a": 0.2, "b": 1.0}, "q": {"a": 0.4}}, ORGANS) == pytest.approx((0.3 + 1.0) / 2)
+    assert math.isnan(mean_dice({"p": {}}, ORGANS))
+
+
+def test_a_constant_gap_has_an_interval_of_no_width() -> None:
+    found = compare([scores(0.05), scores(0.07)], [scores(), scores()], ORGANS)
+    assert found["difference"] == pytest.approx(0.06)
+    assert found["interval_95"] == pytest.approx([0.06, 0.06])
+    assert found["organs"] == pytest.approx({"a": 0.06, "b": 0.06})
+    assert found["ours"]["sd"] == pytest.approx(0.01)
+
+
+def test_noise_alone_is_no_difference() -> None:
+    rng = np.random.default_rng(0)
+    noisy = {p: {o: v + rng.normal(0, 0.05) for o, v in row.items()} for p, row in scores().items()}
+    low, high = compare([noisy], [scores()], ORGANS)["interval_95"]
+    assert low < 0 < high
+
+
+def test_other_patients_are_refused() -> None:
+    with pytest.raises(ValueError, match="same patients"):
+        compare([scores(patients=3)], [scores(patients=4)], ORGANS)
+
+
+def test_the_interval_of_a_ratio_of_medians() -> None:
+    assert interval(np.full(9, 2.0), np.full(9, 1.0)) == [2.0, 2.0]
+
+
+def test_every_row_changes_what_it_says_and_the_last_one_everything() -> None:
+    config = load_config("head-neck-oar")
+    plain = options_of(config, "plain")
+    assert (plain["attention"], plain["residual"], plain["deep_supervision"]) == (False, False, 0)
+    assert plain["channels"] == config.network.options["channels"]
+    for name in ROWS:
+        changed = [k for k in plain if options_of(config, name)[k] != plain[k]]
+        changed += [k for k in settings_of("plain") if settings_of(name)[k] != settings_of("plain")[k]]
+        assert len(changed) == {"plain": 0, "all": 7}.get(name, 1), name
+
+
+def run(script: str, *options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / script), "--smoke", *options],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_the_comparison_runs_on_computed_bodies_and_goes_on(tmp_path: Path) -> None:
+    options = ("--work", str(tmp_path / "work"), "--seeds", "0", "-o", str(tmp_path / "out.json"))
+    assert "step 12/12" in run("against_nnunet_training.py", *options)
+    found = load(tmp_path / "out.json")
+    assert found["patients"] == {"train": 6, "validation": 2}
+    assert set(found["ours"][0]["scores"]) == {"v00", "v01"}
+    assert "step" not in run("against_nnunet_training.py", *options)  # nothing is trained twice
+    assert load(tmp_path / "out.json")["ours"] == found["ours"]
+
+
+@pytest.mark.slow
+def test_the_ablation_runs_on_computed_bodies(tmp_path: Path) -> None:
+    run("ablation.py", "--work", str(tmp_path / "work"), "-o", str(tmp_path / "out.json"))
+    rows = load(tmp_path / "out.json")["rows"]
+    assert set(rows) == {"plain", "attention", "all"}
+    assert rows["plain"]["against_plain"]["difference"] == 0
+    assert rows["plain"]["cost_share"] == {"training_mb": 1.0, "step_s": 1.0, "window_s": 1.0}
+    assert all(value > 0 for row in rows.values() for value in row["cost"].values())
+
+
+@pytest.mark.slow
+def test_the_bf16_step_is_measured_in_pairs(tmp_path: Path) -> None:
+    run("bf16_step.py", "--minutes", "0.2", "-o", str(tmp_path / "out.json"))
+    found = load(tmp_path / "out.json")
+    assert found["pairs"] >= 3
+    assert found["ratio"] == pytest.approx(found["fp32_s"] / found["bf16_s"], rel=0.01)
+    assert found["losses"]["fp32"][0] == pytest.approx(found["losses"]["bf16"][0], rel=0.02)

@@ -1,0 +1,98 @@
+"""The profiler names what bounds the steps, in runs that were made so."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medseg.errors import ConfigError
+from medseg.training import TrainingProfiler
+from medseg.training.counters import NotHereError, open_counter
+from medseg.training.journal import StepRecord
+from medseg.training.profiler import TIMELINE, judge
+from medseg.training.task import Loss
+from tests.training.toys import LineTask, Points, line_trainer
+
+
+def busy(seconds: float) -> None:
+    """Compute, as a transform or a network does."""
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        torch.ones(64, 64) @ torch.ones(64, 64)
+
+
+class SlowNetwork(LineTask):
+    def loss(self, network: nn.Module, batch: Points) -> Loss:
+        busy(0.3)
+        return super().loss(network, batch)
+
+
+def slow_loader() -> LineTask:
+    def spoil(number: int, y: Tensor) -> Tensor:
+        busy(0.1)
+        return y
+
+    return LineTask(spoil=spoil)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("bound", ["loader", "compute"])
+def test_the_bottleneck_is_named(tmp_path: Path, bound: str, workers: int) -> None:
+    task = slow_loader() if bound == "loader" else SlowNetwork()
+    with TrainingProfiler(interval=0.1, folder=tmp_path, workers=workers) as profiler:
+        line_trainer(tmp_path, task, watchers=[profiler], max_steps=8, workers=workers).run()
+    assert profiler.verdict.bottleneck == f"{bound}-bound"
+    assert profiler.verdict.text.startswith(f"{bound}-bound: ")
+    assert profiler.verdict.steps == 7
+    lines = [json.loads(line) for line in (tmp_path / TIMELINE).read_text().splitlines()]
+    assert lines == profiler.samples
+    assert len(lines) >= 2
+    seen = [line["waiting_share"] for line in lines[1:] if line["waiting_share"] is not None]
+    assert all(share > 0.2 if bound == "loader" else share < 0.2 for share in seen)
+    assert profiler.peak_memory_mb > 50
+    assert any(0 < line["cpu_share"] <= 1.1 for line in lines)
+
+
+def test_the_specifications_call_says_what_the_machine_lacks(tmp_path: Path) -> None:
+    with TrainingProfiler(metrics=["gpu_util", "mem_copy", "ipc"], interval=5) as profiler:
+        busy(0.05)
+    for metric in ("gpu_util", "mem_copy", "ipc"):
+        has_value = profiler.samples[-1].get(metric) is not None
+        assert has_value != (metric in profiler.missing)
+    if not torch.cuda.is_available():
+        assert profiler.missing["gpu_util"] == profiler.missing["mem_copy"] == "no GPU"
+    if "ipc" not in profiler.missing:
+        assert 0.05 < profiler.samples[-1]["ipc"] < 10
+
+
+def test_a_counter_that_is_not_here_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "abacus")
+    with pytest.raises(NotHereError, match="abacus"):
+        open_counter("ipc")
+
+
+def record(seconds: float, waited_s: float) -> StepRecord:
+    return StepRecord(1, 0.5, {}, 1.0, seconds, waited_s)
+
+
+@pytest.mark.parametrize(
+    ("waited", "gpu", "kind"),
+    [(0.38, None, "loader-bound"), (0.15, None, "balanced"), (0.0, 0.3, "launch-bound"), (0.0, 0.9, "compute-bound")],
+)
+def test_verdicts(waited: float, gpu: float | None, kind: str) -> None:
+    verdict = judge([record(1.0, waited)] * 3, 2, gpu)
+    assert verdict.bottleneck == kind
+    assert f"{waited:.0%} of the step waits for data" in verdict.text
+
+
+def test_nothing_is_said_of_no_steps_and_wrong_settings_are_refused() -> None:
+    assert judge([]).bottleneck == "unknown"
+    with pytest.raises(ConfigError, match="heat"):
+        TrainingProfiler(metrics=["heat"])
+    with pytest.raises(ConfigError, match="interval"):
+        TrainingProfiler(interval=0)

@@ -1,0 +1,125 @@
+"""The first stage: what a long run needs is tried in seconds, and the second starts only where that was sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medseg.cli import train
+from medseg.errors import DataError
+from medseg.models.store import load_model
+from medseg.training.checkpoint import LAST
+from medseg.training.config import load_config
+from medseg.training.loop import LoopConfig
+from medseg.training.run import train_model
+from medseg.training.small_batch import forecast_minutes
+from medseg.training.small_batch_result import RESULT, read_small_batch
+from tests.training.conftest import settings
+
+SMALL = {"cases": 2, "batches": 2, "steps": 16}
+
+
+def write_config(folder: Path, index: Path, **changes: Any) -> Path:
+    path = folder / "tiny.yaml"
+    given: dict[str, Any] = {"small_batch": SMALL, "max_steps": 3, "learning_rate": 1e-2, **changes}
+    path.write_text(yaml.safe_dump(settings(index, **given)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def tried(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """Config, run folder and words of a run that stopped after the first stage."""
+    folder = tmp_path_factory.mktemp("small")
+    said: list[str] = []
+    config = write_config(folder, dataset)
+    assert train_model(config, folder / "run", stage="small", report=said.append) is None
+    return config, folder / "run", said
+
+
+def test_it_tries_the_whole_way_and_says_what_it_found(tried: tuple[Path, Path, list[str]]) -> None:
+    config, run, said = tried
+    found = read_small_batch(run, load_config(config))
+    assert found is not None
+    assert found.sound
+    assert len(found.losses) == 16
+    assert found.loss_before == pytest.approx(sum(found.losses[:2]) / 2, abs=1e-4)
+    assert found.loss_after == pytest.approx(sum(found.losses[-2:]) / 2, abs=1e-4)
+    assert found.loss_after < 0.85 * found.loss_before
+    assert found.validated == 1
+    assert found.patches_per_second > 0
+    assert found.memory_mb > 50
+    assert load_model(run / "small_batch" / "package").card.name == "tiny"
+    assert not (run / LAST).exists()
+    assert not (run / "package").exists()
+    text = " ".join(said)
+    assert "sound" in text
+    assert "full training will take about" in text
+    page = (run / "report.html").read_text()
+    assert "Small-batch validation" in page
+    assert (run / "pictures" / "small_batch.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_full_training_takes_it_over_and_has_the_same_weights_as_without(
+    tried: tuple[Path, Path, list[str]], tmp_path: Path
+) -> None:
+    config, run, _ = tried
+    said: list[str] = []
+    train_model(config, run, report=said.append)
+    assert any("was sound with these settings already" in line for line in said)
+    train_model(config, tmp_path / "full", stage="full", report=said.append)
+    assert not (tmp_path / "full" / RESULT).exists()
+    assert (run / LAST).read_bytes() == (tmp_path / "full" / LAST).read_bytes()
+    page = (run / "report.html").read_text()
+    assert page.index("Small-batch validation") < page.index("Training</h2>")
+    assert "Profile" in page
+    assert "of the step waits for data" in page
+
+
+def test_with_other_settings_it_is_done_anew(
+    dataset: Path, tried: tuple[Path, Path, list[str]], tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, dataset, batch_size=1)
+    assert read_small_batch(tried[1], load_config(config)) is None
+
+
+def test_what_does_not_learn_is_not_trained_but_on_request(dataset: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, dataset, learning_rate=1e-9)
+    with pytest.raises(DataError, match=r"not sound: the loss of a few batches went from .* --stage full"):
+        train(str(config), out=tmp_path / "run")
+    assert not (tmp_path / "run" / LAST).exists()
+    assert json.loads((tmp_path / "run" / RESULT).read_text())["sound"] is False
+    assert "NOT sound" in (tmp_path / "run" / "report.html").read_text()
+    assert train(str(config), out=tmp_path / "run", stage="full") == 0
+
+
+def test_a_data_set_without_validation_is_tried_on_training_cases(dataset: Path, tmp_path: Path) -> None:
+    index = json.loads(dataset.read_text())
+    index["cases"] = [case for case in index["cases"] if case["split"] == "train"]
+    (tmp_path / "train").symlink_to(dataset.parent / "train")
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    config = write_config(tmp_path, tmp_path / "index.json")
+    train_model(config, tmp_path / "run", stage="small", report=lambda line: None)
+    found = read_small_batch(tmp_path / "run")
+    assert found is not None
+    assert found.validated == 2
+
+
+@pytest.mark.parametrize(
+    ("loop", "minutes"),
+    [
+        ({"max_steps": 600}, (600 * 2 + 30) / 60),
+        ({"max_steps": 600, "validate_steps": 100}, (600 * 2 + 7 * 30) / 60),
+        ({"max_steps": 600, "validate_steps": 100, "max_minutes": 10}, (600 + 4 * 30) / 60),
+    ],
+)
+def test_the_forecast_counts_steps_limits_and_looks(loop: dict[str, Any], minutes: float) -> None:
+    assert forecast_minutes(LoopConfig.model_validate(loop), 2.0, 30.0) == pytest.approx(minutes)
+
+
+def test_a_damaged_result_is_none(tmp_path: Path) -> None:
+    (tmp_path / RESULT).write_text('{"sound": true}')
+    assert read_small_batch(tmp_path) is None
