@@ -10,6 +10,7 @@ import app
 ROOT = Path(app.__file__).parent
 DRAWN = ("pages/", "widgets/")
 SPEAK_TO_MEDSEG = {
+    "archives.py",
     "batches.py",
     "catalogue.py",
     "downloads.py",
