@@ -46,8 +46,10 @@ def _search() -> None:
 
 
 def _ask(archive: Path, facts: dict[str, Any]) -> None:
-    _take_example()
-    with st.form("search-form", border=True):
+    form, example = st.container(), st.container()
+    with example:
+        _take_example()  # before the form is drawn, which offers it
+    with form, st.form("search-form", border=True):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             words = st.text_input(say("search.words"), key="search-words", placeholder=say("search.example"))
             asked = st.form_submit_button(say("search.go"), type="primary", key="search-go", icon=":material/search:")

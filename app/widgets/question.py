@@ -25,9 +25,9 @@ class Filters:
         """In the words that an archive understands."""
         regions = " ".join(words_of("regions")[region][0] for region in self.regions)
         organ = title(self.organ) if self.organ else ""
-        limits = [f"{organ} >= {self.least_ml:g} ml"] if organ and self.least_ml is not None else []
-        limits += [f"{organ} <= {self.most_ml:g} ml"] if organ and self.most_ml is not None else []
-        slices = f"slice thickness <= {self.slice_mm:g} mm" if self.slice_mm is not None else ""
+        limits = [f"{organ} ≥ {self.least_ml:g} ml"] if organ and self.least_ml is not None else []
+        limits += [f"{organ} ≤ {self.most_ml:g} ml"] if organ and self.most_ml is not None else []
+        slices = f"slice thickness ≤ {self.slice_mm:g} mm" if self.slice_mm is not None else ""
         return [clause for clause in (regions, *(limits or [organ]), slices) if clause]
 
 

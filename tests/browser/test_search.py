@@ -135,7 +135,7 @@ def test_a_filter_says_what_it_asks_and_a_hit_opens_in_the_viewer(page: Page, se
     choose(page, page.locator(".st-key-search-shows input"), name_of("organ", "body"))
     page.locator(".st-key-search-least input").fill("100")
     page.locator(".st-key-search-go button").click()
-    page.get_by_text("body >= 100 ml").wait_for(timeout=JOB_MS)
+    page.get_by_text("body ≥ 100 ml").wait_for(timeout=JOB_MS)
     expect(page.locator("article.hit")).to_have_count(2)
     page.locator('[data-testid="stHorizontalBlock"]:has(article[data-study="large"]) button').click()
     view = View(page)
@@ -177,7 +177,7 @@ def test_words_of_heads_find_heads_and_no_abdomen(page: Page, server: Server, re
     assert "crlm_ct_1004" in ask(page, "abdomen")
     assert not HEADS & set(names(page))
     assert set(ask(page, "thigh")) == {"sts_001", "sts_003"}
-    assert ask(page, "slice thickness >= 5 mm") == ["crlm_ct_1004"]
+    assert ask(page, "slice thickness ≥ 5 mm") == ["crlm_ct_1004"]
     assert ask(page, "parotid > 1 l") == []
 
 
