@@ -168,8 +168,9 @@ def test_the_picture_is_the_slice_and_its_letters_stand_at_the_right_sides(scene
     drawn = grey(values, PRESETS["soft_tissue"])
     here = likeness(picture, drawn, inside)
     assert here > 0.9
-    for turned in (values[:, ::-1], values[::-1]):  # a mirrored picture would be worse
-        assert likeness(picture, grey(turned, PRESETS["soft_tissue"]), inside & inside[:, ::-1]) < here
+    for turned in (drawn[:, ::-1], drawn[::-1]):
+        if np.corrcoef(turned[inside], drawn[inside])[0, 1] < 0.9:  # a mirrored picture would be another one
+            assert likeness(picture, turned, inside) < here
     assert letters(scene.view, scene.view.tile(plane)) == LETTERS[plane]
     assert lines.across[0] < 0  # right, and in the sagittal plane the front, is on the left
     assert lines.down[0] < 0  # front and head are above
@@ -276,8 +277,10 @@ def test_opacity_goes_from_nothing_to_the_colour_itself(scene: Scene) -> None:
 def test_a_preset_gives_the_greys_of_its_window(scene: Scene, preset: str) -> None:
     without_colour(scene)
     lines = lines_of(scene, "axial")
-    scene.view.button(say(f"viewer.preset.{preset}")).click()
-    expect(scene.view.button(say(f"viewer.preset.{preset}"))).to_have_attribute("aria-pressed", "true")
+    windows = scene.view.root.get_by_role("group", name=say("viewer.window"))  # an organ can be called Bone, too
+    button = windows.get_by_role("button", name=say(f"viewer.preset.{preset}"), exact=True)
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
     check_greys(scene, lines, PRESETS[preset])
 
 

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.text import name_of, say, sentences
+from medseg.imaging.volume import Volume
 from tests.browser.conftest import Server
 from tests.browser.files import (
     check_dicom_seg,
@@ -164,6 +165,20 @@ def test_a_broken_file_is_answered_with_advice(page: Page, tmp_path: Path) -> No
     assert "Traceback" not in page.content()
     page.get_by_role("button", name=say("end.again")).click()
     page.get_by_role("heading", name=say("intake.title")).wait_for()
+
+
+def test_values_that_are_no_hu_are_answered_with_the_pages_own_control(page: Page, tmp_path: Path) -> None:
+    body = phantom_volume()
+    shifted = Volume(body.hu + 1024, body.geometry, name="shifted")
+    upload(page, [write_nifti(tmp_path / "shifted.nii.gz", shifted, dtype=np.uint16)])
+    alert = page.get_by_role("alert")
+    alert.wait_for(timeout=JOB_MS)
+    assert "--accept" not in page.inner_text("body")
+    assert say("accept.title") in alert.inner_text()
+    page.get_by_text(say("accept.title"), exact=True).click()
+    page.locator(".st-key-accept-reason input").fill("planted, shifted on purpose")
+    page.locator(".st-key-accept button").click()
+    View(page)
 
 
 def test_a_running_job_is_cancelled_and_leaves_nothing(page: Page, server: Server, tmp_path: Path) -> None:
