@@ -42,7 +42,11 @@ def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
 def canonical_hu(volume: Volume) -> Array:
     """int16, right-front-head order, first axis fastest: slices lie in one piece."""
     turned = reorient(volume.hu, volume.geometry.to_canonical)
-    return np.clip(np.rint(turned), -32768, 32767).astype(np.int16, order="F")
+    hu = np.empty(turned.shape, np.int16, order="F")
+    # Slice by slice: the whole at once passes through memory five times, and the visitor waits for it.
+    for k in range(turned.shape[2]):
+        hu[:, :, k] = np.clip(np.rint(turned[:, :, k]), -32768, 32767)
+    return hu
 
 
 def first_picture(hu: Array, spacing_mm: tuple[float, float, float]) -> bytes:
