@@ -145,7 +145,7 @@ def _nearest(inside: NDArray[Any], place: list[int]) -> list[int]:
     if inside[tuple(place)]:
         return place
     low, high = (place[2], place[2] + 1) if inside[:, :, place[2]].any() else (0, inside.shape[2])
-    voxels = np.argwhere(inside[:, :, low:high]) + [0, 0, low]
+    voxels = np.argwhere(inside[:, :, low:high]) + np.array([0, 0, low])
     found: list[int] = voxels[((voxels - place) ** 2).sum(axis=1).argmin()].tolist()
     return found
 
