@@ -109,6 +109,9 @@ def _show_end(now: AnswerView) -> None:
         lines = [say("archive.done", **counts)]
         lines += [f"- {plain(name)}: {plain(error)}" for name, error in now.facts["failures"][:20]]
         show("\n\n".join(lines))
+        if skipped := now.facts["skipped"]:
+            with st.expander(say("jobs.skipped", count=len(skipped))):
+                st.markdown("\n".join(f"- {plain(name)} {plain(reason)}" for name, reason in skipped))
 
 
 def archive_facts(archive: Path) -> dict[str, Any] | None:

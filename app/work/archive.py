@@ -76,9 +76,13 @@ def index(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     """
     archive, segmenter, steps = request.extra["archive"], request.extra["segmenter"], list[Step]()
     progress(Progress("find", 0.0, ""))
-    studies = find_studies(request.source, exclude=[Path(archive)])
+    skipped: list[list[str]] = []
+    studies = find_studies(
+        request.source, exclude=[Path(archive)], report=lambda path, reason: skipped.append([path.name, reason])
+    )
     if not studies:
-        raise NoScanError(request.source, "there are no studies to index.")
+        passed_over = "".join(f" {name} {reason}" for name, reason in skipped[:3])
+        raise NoScanError(request.source, f"there are no studies to index.{passed_over}")
 
     def within(event: Progress) -> None:
         share = (len(steps) + min(1.0, event.fraction)) / len(studies)
@@ -96,7 +100,7 @@ def index(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
         status: done.count(status) for status in ("indexed", "unchanged", "failed")
     }
     failures = [[step.path.name, step.error] for step in done.steps if step.status == "failed"]
-    emit_json(request.out / ANSWER, facts | {"failures": failures})
+    emit_json(request.out / ANSWER, facts | {"failures": failures, "skipped": skipped[:100]})
     return {}
 
 

@@ -113,6 +113,10 @@ def test_a_question_that_cannot_be_answered_says_why(archives: Archives, archive
     done = answered(archives, archives.index(VISITOR, empty, tmp_path / "archive", "tissue-hu"))
     assert done.problem is not None
     assert "no studies" in done.problem.message
+    (empty / "elsewhere.nii.gz").symlink_to(archive / "studies.lance")
+    done = answered(archives, archives.index(VISITOR, empty, tmp_path / "archive", "tissue-hu"))
+    assert done.problem is not None
+    assert "elsewhere.nii.gz" in done.problem.message
 
 
 def like(archives: Archives, archive: Path, study: str, words: str = "", organ: str = "") -> list[dict[str, Any]]:
