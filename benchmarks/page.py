@@ -54,11 +54,11 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    """`make run` on a free port, with its private folders and its archive in `folder`."""
+def serving(folder: Path, **more: str) -> Iterator[Served]:
+    """`make run` on a free port, with its private folders and its archive in `folder`, and more in its environment."""
     port, began = free_port(), time.monotonic()
     places = {"TMPDIR": str(folder), "VLRETRIEVAL_ARCHIVE": str(folder / "archive")}
-    environment = {**os.environ, **places, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, **places, "PYTHONUNBUFFERED": "1", **more}
     command = ["make", "--silent", "run", f"PORT={port}"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True

@@ -128,6 +128,7 @@ def other_pages(album: Album) -> None:
     for name in ("models", "jobs"):
         tab = album.visit(name)
         tab.get_by_role("heading", name=say(f"{name}.title"), exact=True).wait_for()
+        tab.locator("input").first.wait_for()
         album.keep(tab, name)
 
 
@@ -136,10 +137,10 @@ def search(album: Album) -> None:
     tab = album.visit("search")
     tab.get_by_text(say("archive.none")).wait_for()
     album.keep(tab, "search-empty")
-    tab.locator(".st-key-index-source input").fill(str(parts_of_example(album.place / "studies")))
+    parts_of_example(album.place / "studies")
+    tab.locator(".st-key-index-source input").fill("~/studies")
     tab.locator(".st-key-index-start button").click()
-    tab.get_by_role("button", name=say("run.cancel")).wait_for()
-    tab.wait_for_timeout(3000)
+    tab.get_by_text(say("archive.indexing", place="1 /")).first.wait_for(timeout=INDEX_MS)
     album.keep(tab, "search-indexing")
     tab.locator(".st-key-search-go").wait_for(timeout=INDEX_MS)
     ask(tab, "enlarged right parotid, slice thickness <= 3 mm", say("search.found", count=""))
@@ -158,14 +159,13 @@ def ask(tab: Page, words: str, answer: str) -> None:
     tab.wait_for_timeout(2000)
 
 
-def parts_of_example(folder: Path) -> Path:
+def parts_of_example(folder: Path) -> None:
     """The example, its upper and its lower part: three studies, and no patient."""
     folder.mkdir()
     whole = nib.load(example_path())
     count = whole.shape[2]
     for name, low, high in (("whole", 0, count), ("skull", count // 2, count), ("neck", 0, count // 2)):
         nib.save(whole.slicer[:, :, low:high], folder / f"example_{name}.nii.gz")
-    return folder
 
 
 GROUPS: dict[str, Callable[[Album], None]] = {
@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", choices=GROUPS, nargs="*", default=list(GROUPS))
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place, serving(Path(place)) as served, browsing() as browser:
+    with tempfile.TemporaryDirectory() as place, serving(Path(place), HOME=place) as served, browsing() as browser:
         album = Album(browser, served.url, asked.out, Path(place))
         for name in asked.only:
             GROUPS[name](album)

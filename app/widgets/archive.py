@@ -30,7 +30,7 @@ def show_archive(archive: Path, facts: dict[str, Any] | None) -> None:
     if facts is None:
         with st.container(border=True):
             st.markdown(f"**{say('archive.none')}**")
-            st.markdown(say("archive.none.advice", folder=plain(str(archive))))
+            st.markdown(say("archive.none.advice", folder=plain(_shown(archive))))
             _ask_to_index(archive)
             _name_another()
     else:
@@ -40,14 +40,19 @@ def show_archive(archive: Path, facts: dict[str, Any] | None) -> None:
     _show_indexing(archive)
 
 
+def _shown(folder: Path) -> str:
+    """A folder as people write it: the home is a tilde."""
+    return f"~/{folder.relative_to(Path.home())}" if folder.is_relative_to(Path.home()) else str(folder)
+
+
 def _in_one_line(archive: Path, facts: dict[str, Any]) -> str:
     count = say("archive.count", studies=facts["studies"])
-    return f"{plain(str(archive))} · {count} · {say('archive.by', segmenter=plain(facts['segmenter']))}"
+    return f"{plain(_shown(archive))} · {count} · {say('archive.by', segmenter=plain(facts['segmenter']))}"
 
 
 def _name_another() -> None:
     with st.form("archive-form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        text = st.text_input(say("archive.folder"), key="archive-name", placeholder=str(own_archive())).strip()
+        text = st.text_input(say("archive.folder"), key="archive-name", placeholder=_shown(own_archive())).strip()
         if st.form_submit_button(say("archive.open"), key="archive-open") and text:
             st.session_state["archive"] = str(Path(text).expanduser())
             st.rerun()
