@@ -11,6 +11,7 @@ from app.scans import FACTS, FIRST, HU
 from app.work.reading import read
 from medseg.imaging import Volume
 from medseg.imaging.emit import emit_json
+from medseg.imaging.room import reading_room
 from medseg.imaging.volume import Array, reorient
 from medseg.jobs.request import JobRequest
 from medseg.results.pictures import PLANES, Look, Scene, draw, to_png
@@ -27,6 +28,7 @@ def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
         InputError: the scan cannot be used, or holds several series.
     """
     if request.extra.get("warm"):
+        reading_room().warm_up()
         return {}
     progress(Progress("read", 0.1, "Reading the scan"))
     volume = read(request)
