@@ -209,7 +209,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AppTest]:
     monkeypatch.setenv("VLRETRIEVAL_ARCHIVE", str(tmp_path / "archive"))
     house.close()
     shared_desk()
-    yield AppTest.from_file(MAIN, default_timeout=60).switch_page("pages/search.py")
+    yield AppTest.from_file(MAIN, default_timeout=60).switch_page("views/search.py")
     house.close()
 
 
