@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
+from app.archives import Archives
 from app.batches import Batches
 from app.services import Desk
 from app.visitors import visitor_in
@@ -25,6 +26,7 @@ class _House:
         self._lock = threading.Lock()
         self._desk: Desk | None = None
         self._batches: Batches | None = None
+        self._archives: Archives | None = None
 
     def desk(self) -> Desk:
         with self._lock:
@@ -40,10 +42,19 @@ class _House:
                 atexit.register(self._batches.close)
             return self._batches
 
+    def archives(self) -> Archives:
+        desk = self.desk()
+        with self._lock:
+            if self._archives is None:
+                self._archives = Archives(desk)
+                atexit.register(self._archives.close)
+            return self._archives
+
     def close(self) -> None:
         with self._lock:
-            desk, batches, self._desk, self._batches = self._desk, self._batches, None, None
-        for part in (batches, desk):
+            parts = self._archives, self._batches, self._desk
+            self._archives = self._batches = self._desk = None
+        for part in parts:
             if part is not None:
                 part.close()
 
@@ -59,6 +70,11 @@ def desk() -> Desk:
 def batches() -> Batches:
     """The batches of this server."""
     return _HOUSE.batches()
+
+
+def archives() -> Archives:
+    """What is asked of archives on this server."""
+    return _HOUSE.archives()
 
 
 def close() -> None:

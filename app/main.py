@@ -11,7 +11,8 @@ from app.language import choose_language, settle_language
 from app.text import language, say
 from app.widgets.style import page_style
 
-PAGES = Path(__file__).with_name("pages")
+# Not called "pages": until this file has run once, Streamlit would serve such a folder's files without it and its gate.
+PAGES = Path(__file__).with_name("views")
 # In this order in the menu. A page is there when its file is: `search` comes with vlretrieval.
 NAMES = ("segment", "jobs", "models", "search")
 

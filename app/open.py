@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.desk import desk, visitor
 
-_SEGMENT = Path(__file__).with_name("pages") / "segment.py"
+_SEGMENT = Path(__file__).with_name("views") / "segment.py"
 
 
 def open_scan(path: Path, title: str = "") -> None:

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from app.desk import desk
+from app.desk import archives, desk
 from app.edits import edit
 from app.results import FILES
 from app.scans import Scan
@@ -293,6 +293,15 @@ async def _edit(request: Request, study: str, visitor: str) -> Response:
     return JSONResponse(answer, status_code=status, headers=_PRIVATE)
 
 
+async def _thumbnail(request: Request) -> Response:
+    """The picture of a study that a search has found, for who has searched."""
+    number, rank = request.path_params["answer"], request.path_params["rank"]
+    path = await run_in_threadpool(archives().thumbnail, visitor_in(request.cookies), number, rank)
+    if path is None:
+        return Response(status_code=_NOT_THERE, headers=_PRIVATE)
+    return FileResponse(path, media_type="image/png", headers=_PRIVATE)
+
+
 def _integer(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, "")
     return int(text) if text.isdecimal() and len(text) < 9 else default
@@ -302,6 +311,7 @@ _STUDY = f"{PREFIX}/study/{{study}}"
 _RUN = f"{_STUDY}/run/{{run:int}}"
 ROUTES = [
     Route(f"{PREFIX}/viewer/{{version}}/{{name}}", _asset),
+    Route(f"{PREFIX}/found/{{answer}}/{{rank:int}}.png", _thumbnail),
     Route(f"{_STUDY}/volume", _owned(_volume)),
     Route(f"{_STUDY}/small.nii", _owned(_small)),
     Route(f"{_STUDY}/first.png", _owned(_first)),

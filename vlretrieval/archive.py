@@ -9,6 +9,8 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, ModelError
 from medseg.jobs.lock import folder_lock
+from medseg.runtime.options import Options
+from medseg.runtime.progress import ProgressCallback
 from vlretrieval.encoder import Encoder
 from vlretrieval.intake import Seen, look_at, segmenter_id
 from vlretrieval.measured import MeasuredEncoder
@@ -88,12 +90,11 @@ def open_archive(uri: str, model: str = "") -> Searcher:
     return Searcher(store, load_encoder(model or store.info.encoder.partition(":")[0], store.info.organs))
 
 
-def look_like_archive(path: Path, store: Store) -> Seen:
-    """Look at a scan with the segmenter that the archive was made with.
+def segmenter_of(store: Store) -> str:
+    """Name of the segmenter that the archive was made with.
 
     Raises:
-        ModelError: that segmenter is not installed.
-        InputError: the scan cannot be used.
+        ModelError: it is not installed, or only in another version.
     """
     name = store.info.segmenter.partition("@")[0]
     here, _ = segmenter_id(name)
@@ -102,4 +103,21 @@ def look_like_archive(path: Path, store: Store) -> Seen:
             f"The archive's organs were found by {store.info.segmenter}; here is {here}.",
             advice="Install that version, or index anew into another folder.",
         )
-    return look_at(path, segmenter=name)
+    return name
+
+
+def look_like_archive(
+    path: Path,
+    store: Store,
+    *,
+    series: str | int | None = None,
+    options: Options | None = None,
+    progress: ProgressCallback | None = None,
+) -> Seen:
+    """Look at a scan with the segmenter that the archive was made with.
+
+    Raises:
+        ModelError: that segmenter is not installed.
+        InputError: the scan cannot be used.
+    """
+    return look_at(path, segmenter=segmenter_of(store), series=series, options=options, progress=progress)

@@ -9,6 +9,7 @@ from pathlib import Path
 from medseg.errors import Cancelled, MedsegError
 from medseg.imaging.patient import read_patient
 from medseg.jobs.manifest import fingerprint, identity, shown_path
+from medseg.runtime.progress import ProgressCallback
 from vlretrieval.describe import describe_study, fact_terms, index_words
 from vlretrieval.encoder import Encoder
 from vlretrieval.intake import Seen, look_at
@@ -59,6 +60,7 @@ def index_studies(
     *,
     notes: Mapping[str, Note] | None = None,
     tell: Callable[[Step], None] = lambda step: None,
+    progress: ProgressCallback | None = None,
 ) -> Indexed:
     """Look at each study and add it at once; a bad one does not stop the others.
 
@@ -69,6 +71,7 @@ def index_studies(
         segmenter: name of the medseg model that finds the organs.
         notes: patients and radiologists' words, by the studies' names.
         tell: called after every study.
+        progress: told about every step within a study; raises `Cancelled` to stop.
 
     Raises:
         ModelError: the archive is another encoder's.
@@ -79,7 +82,7 @@ def index_studies(
     def add(path: Path, mark: str) -> tuple[str, str]:
         try:
             patient = read_patient(path)
-            seen = look_at(path, segmenter=segmenter)
+            seen = look_at(path, segmenter=segmenter, progress=progress)
         except Cancelled:
             raise
         except MedsegError as error:

@@ -199,10 +199,12 @@ def _best_of(rankings: Sequence[Ranking]) -> Ranking:
 
 
 def _word_reasons(study: Study, query: Query, legs: dict[str, Ranking], key: int) -> list[Reason]:
-    reasons = [Reason("filter", _measured(study, condition.measures)) for condition in query.filters]
+    reasons = [
+        Reason("filter", _measured(study, condition.measures), condition.measures) for condition in query.filters
+    ]
     for names in query.organs:
-        reasons += [Reason("organ", _organ_text(study, name)) for name in names if name in study.organs]
-    reasons += [Reason("region", words_of("regions")[r][0]) for r in query.regions if r in study.regions]
+        reasons += [_organ_reason(study, name) for name in names if name in study.organs]
+    reasons += [_region_reason(region) for region in query.regions if region in study.regions]
     if query.facts and key in legs.get("facts", Ranking.nothing()).keys:
         stated = [name for name in query.facts if name in BY_NAME]
         reasons.append(Reason("match", f"facts asked for: {', '.join(name.replace('_', ' ') for name in stated)}"))
@@ -230,16 +232,20 @@ def _measured(study: Study, measures: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def _organ_text(study: Study, organ: str) -> str:
+def _organ_reason(study: Study, organ: str) -> Reason:
     volume = study.measures.get(f"{organ}_ml")
-    return title(organ) if volume is None else f"{title(organ)}, {volume:.1f} ml"
+    return Reason("organ", title(organ) if volume is None else f"{title(organ)}, {volume:.1f} ml", (organ,))
+
+
+def _region_reason(region: str) -> Reason:
+    return Reason("region", words_of("regions")[region][0], (region,))
 
 
 def _like_reasons(study: Study, regions: Sequence[str], organ: str) -> list[Reason]:
     same = [region for region in regions if region in study.regions]
-    reasons = [Reason("region", words_of("regions")[region][0]) for region in same]
+    reasons = [_region_reason(region) for region in same]
     reasons += [] if same or not regions else [Reason("region", "another part of the body")]
-    return reasons + ([Reason("organ", _organ_text(study, organ))] if organ else [])
+    return reasons + ([_organ_reason(study, organ)] if organ else [])
 
 
 def _notes(hits: Sequence[Hit], query: Query) -> tuple[str, ...]:

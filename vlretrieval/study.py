@@ -82,10 +82,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a study was found: a filter it passed, an organ it shows, words it holds, or its likeness."""
+    """Why a study was found: a filter it passed, an organ it shows, words it holds, or its likeness.
+
+    Attributes:
+        text: in English.
+        names: of the organs, parts of the body or measures it is about, for those who say it in another language.
+    """
 
     kind: Literal["filter", "organ", "region", "words", "likeness", "match"]
     text: str
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,17 @@ def _choose_scan() -> str | None:
     )
     if way == "path":
         return _ask_path()
-    return _ask_files() if way == "files" else _ask_folder()
+    return ask_for_files(say("intake.files"), "files") if way == "files" else _ask_folder()
 
 
-def _ask_files() -> str | None:
+def ask_for_files(label: str, key: str) -> str | None:
+    """A field for the files of one scan; the id of the study that was begun, else None.
+
+    Raises:
+        Refused: the server is busy, or full.
+    """
     # Any ending is accepted: most DICOM files have none, and the reader judges by content.
-    files = st.file_uploader(
-        say("intake.files"), accept_multiple_files=True, max_upload_size=_MAX_MB, key=_key("files")
-    )
+    files = st.file_uploader(label, accept_multiple_files=True, max_upload_size=_MAX_MB, key=_key(key))
     st.caption(say("intake.files.help"))
     return _take_uploads(files) if files else None
 

@@ -11,6 +11,7 @@ from app.scans import FACTS, FIRST, HU
 from app.work.reading import read
 from medseg.imaging import Volume
 from medseg.imaging.emit import emit_json
+from medseg.imaging.room import reading_room
 from medseg.imaging.volume import Array, reorient
 from medseg.jobs.request import JobRequest
 from medseg.results.pictures import PLANES, Look, Scene, draw, to_png
@@ -27,6 +28,7 @@ def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
         InputError: the scan cannot be used, or holds several series.
     """
     if request.extra.get("warm"):
+        reading_room().warm_up()
         return {}
     progress(Progress("read", 0.1, "Reading the scan"))
     volume = read(request)
@@ -42,7 +44,11 @@ def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
 def canonical_hu(volume: Volume) -> Array:
     """int16, right-front-head order, first axis fastest: slices lie in one piece."""
     turned = reorient(volume.hu, volume.geometry.to_canonical)
-    return np.clip(np.rint(turned), -32768, 32767).astype(np.int16, order="F")
+    hu = np.empty(turned.shape, np.int16, order="F")
+    # Slice by slice: the whole at once passes through memory five times, and the visitor waits for it.
+    for k in range(turned.shape[2]):
+        hu[:, :, k] = np.clip(np.rint(turned[:, :, k]), -32768, 32767)
+    return hu
 
 
 def first_picture(hu: Array, spacing_mm: tuple[float, float, float]) -> bytes:

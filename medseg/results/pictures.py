@@ -128,7 +128,7 @@ def paint(grey: NDArray[Any], labels: NDArray[Any], look: Look) -> NDArray[np.ui
 
 
 def find_middles(mask: NDArray[Any]) -> dict[int, Position]:
-    """For every label of the mask a voxel index in its middle: the median along each axis."""
+    """For every label of the mask a voxel of its own in its middle: near the median along each axis."""
     boxes = ndimage.find_objects(mask)
     return {value: _middle(mask[box] == value, box) for value, box in enumerate(boxes, start=1) if box is not None}
 
@@ -136,8 +136,18 @@ def find_middles(mask: NDArray[Any]) -> dict[int, Position]:
 def _middle(inside: NDArray[Any], box: tuple[slice, ...]) -> Position:
     counts = [inside.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
     halves = [int(np.searchsorted(count.cumsum(), count.sum() / 2)) for count in counts]
-    x, y, z = (side.start + half for side, half in zip(box, halves, strict=True))
+    x, y, z = (side.start + half for side, half in zip(box, _nearest(inside, halves), strict=True))
     return x, y, z
+
+
+def _nearest(inside: NDArray[Any], place: list[int]) -> list[int]:
+    """The label's voxel that is nearest to a place, in the same axial slice where it has one: a jaw is hollow."""
+    if inside[tuple(place)]:
+        return place
+    low, high = (place[2], place[2] + 1) if inside[:, :, place[2]].any() else (0, inside.shape[2])
+    voxels = np.argwhere(inside[:, :, low:high]) + np.array([0, 0, low])
+    found: list[int] = voxels[((voxels - place) ** 2).sum(axis=1).argmin()].tolist()
+    return found
 
 
 def _palette(colours: Mapping[int, Colour]) -> NDArray[np.float32]:

@@ -255,7 +255,7 @@ def test_the_page_speaks_chinese_when_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["jobs", "models"])
 def test_the_other_pages_open(page: AppTest, name: str) -> None:
-    page.switch_page(f"pages/{name}.py").run()
+    page.switch_page(f"views/{name}.py").run()
     assert not page.exception
     assert page.title[0].value == say(f"{name}.title")
 
@@ -263,7 +263,7 @@ def test_the_other_pages_open(page: AppTest, name: str) -> None:
 def test_a_batch_is_started_watched_and_opened(page: AppTest, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write_nifti(tmp_path / "in" / "case.nii.gz", phantom_volume())
-    page.switch_page("pages/jobs.py").run()
+    page.switch_page("views/jobs.py").run()
     page.text_input(key="batch-source").set_value(str(tmp_path / "in"))
     page.text_input(key="batch-out").set_value(str(tmp_path / "out"))
     page.selectbox(key="batch-model").set_value("tissue-hu")
@@ -274,7 +274,7 @@ def test_a_batch_is_started_watched_and_opened(page: AppTest, tmp_path: Path) ->
     assert not page.exception
     until(lambda: bool(page.query_params.get("study")))
     until(lambda: view_of(page).runs[-1].state == "done")
-    page.switch_page("pages/segment.py").run()  # AppTest itself stays where it was
+    page.switch_page("views/segment.py").run()  # AppTest itself stays where it was
     assert 'id="organ-table"' in html(page)
 
 

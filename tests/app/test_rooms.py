@@ -8,8 +8,9 @@ from pathlib import Path
 import app
 
 ROOT = Path(app.__file__).parent
-DRAWN = ("pages/", "widgets/")
+DRAWN = ("views/", "widgets/")
 SPEAK_TO_MEDSEG = {
+    "archives.py",
     "batches.py",
     "catalogue.py",
     "downloads.py",
@@ -49,3 +50,8 @@ def test_only_pages_and_their_frame_know_streamlit() -> None:
 
 def test_torch_is_loaded_in_processes_of_their_own() -> None:
     assert importers("torch") == set()
+
+
+def test_no_folder_is_served_past_the_frame() -> None:
+    """Streamlit runs what lies in a folder `pages` beside the main file without it, and so without its gate."""
+    assert not ROOT.joinpath("pages").exists()

@@ -10,8 +10,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -53,7 +55,7 @@ def free_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     work, port = tmp_path_factory.mktemp("work"), free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.port", str(port)]
-    environment = {**os.environ, "TMPDIR": str(work)}
+    environment = {**os.environ, "TMPDIR": str(work), "VLRETRIEVAL_ARCHIVE": str(work / "archive")}
     log = (work / "server.log").open("wb")
     with log, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as process:
         try:
@@ -86,9 +88,11 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1400}, accept_downloads=True)
+@contextmanager
+def visiting(browser: Browser, server: Server, **how: Any) -> Iterator[Page]:
+    """A visitor of their own on the first page; at the end, nothing went wrong and nobody else was asked."""
+    screen = {"viewport": {"width": 1280, "height": 1400}, "accept_downloads": True}
+    context = browser.new_context(**{**screen, **how})
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
     expect.set_options(timeout=TIMEOUT_MS)
@@ -102,6 +106,12 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     context.close()
     assert errors == []
     assert abroad == []
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    with visiting(browser, server) as page:
+        yield page
 
 
 def is_abroad(url: str) -> bool:

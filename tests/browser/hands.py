@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,21 +53,18 @@ class View:
         return Box(found["x"], found["y"], found["width"], found["height"])
 
     def hover(self, place: tuple[float, float]) -> dict[str, Any]:
-        """What the server says of the place under the cursor, once the page shows it."""
-        self._move(place[0] - 1, place[1])  # answers to what was asked before have come when this one has
-        told = self._move(*place)
-        if told["inside"]:
-            shown = self.root.locator("output.place")
-            expect(shown).to_have_attribute("data-voxel", ",".join(map(str, told["voxel"])))
-            expect(shown.locator(".hu")).to_have_text(f"{told['hu']} HU".replace("-", "−"))
-            told["organ"] = shown.get_attribute("data-organ")
-        return told
-
-    def _move(self, x: float, y: float) -> dict[str, Any]:
-        with self.page.expect_response(lambda answer: "/at?" in answer.url) as waiting:
-            self.page.mouse.move(x, y)
-        told: dict[str, Any] = waiting.value.json()
-        return told
+        """What the page says of the place under the cursor, once the server has answered; it shows what it holds."""
+        self.page.mouse.move(place[0] - 1, place[1])
+        self.page.mouse.move(*place)
+        shown = self.root.locator("output.place")
+        expect(shown).to_have_attribute("data-state", re.compile("told|outside"))
+        facts = dict(shown.evaluate("element => ({ ...element.dataset })"))
+        if facts["state"] == "outside":
+            expect(shown).to_have_text(say("viewer.outside"))
+            return {"inside": False}
+        expect(shown.locator(".hu")).to_have_text(f"{facts['hu']} HU".replace("-", "−"))
+        voxel = [int(n) for n in facts["voxel"].split(",")]
+        return {"inside": True, "voxel": voxel, "hu": int(facts["hu"]), "organ": facts["organ"]}
 
     def settle(self) -> None:
         """Until frames that were asked for are drawn."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import urllib.request
@@ -17,6 +16,14 @@ from playwright.sync_api import Browser, Page, expect
 from app.text import name_of, say, sentences
 from medseg.imaging.volume import Volume
 from tests.browser.conftest import Server
+from tests.browser.files import (
+    check_dicom_seg,
+    check_grid,
+    check_rtstruct,
+    check_seg_nrrd,
+    check_surfaces,
+    compare_with_measurements,
+)
 from tests.browser.hands import (
     JOB_MS,
     View,
@@ -32,33 +39,6 @@ from tests.browser.hands import (
 from tests.phantoms import PLANTED_NAME, phantom_volume, write_dicom_series, write_nifti
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-
-
-def compare_with_measurements(page: Page, folder: Path) -> None:
-    """The table, row by row, with the file that is downloaded."""
-    with save(page, "measurements.csv", folder).open(encoding="utf-8") as file:
-        measured = list(csv.DictReader(file))
-    rows = shown_rows(page)
-    assert list(rows) == [row["organ"] for row in measured]
-    for row in measured:
-        cells = rows[row["organ"]]
-        assert cells[0] == organ_title(row["organ"])
-        if float(row["volume_ml"]) == 0:
-            assert cells[1] == say("table.absent")
-            continue
-        # To the precision that the page shows, thousands' commas taken off.
-        assert float(cells[1].split()[0].replace(",", "")) == pytest.approx(
-            float(row["volume_ml"]), rel=0.05, abs=0.006
-        )
-        assert cells[3].replace("−", "-").startswith(f"{float(row['mean_hu']):.0f} ±")
-        assert cells[5] == row["slices"]
-
-
-def check_grid(path: Path, volume: Volume) -> None:
-    image = nib.load(path)
-    assert image.shape == volume.geometry.shape
-    assert np.allclose(image.affine, volume.affine, atol=1e-4)
-    assert set(np.unique(np.asarray(image.dataobj))) >= {0, 1}
 
 
 def test_the_example_is_two_clicks_away_from_its_table(page: Page, tmp_path: Path) -> None:
@@ -104,43 +84,6 @@ def test_every_export_of_a_dicom_series_is_opened(page: Page, tmp_path: Path) ->
     report = save(page, "report-html", tmp_path).read_text("utf-8")
     assert all(organ_title(name) in report for name in ("bone", "fat"))
     assert "research use only" in report.lower()
-
-
-def check_dicom_seg(path: Path, mask: np.ndarray) -> None:
-    import pydicom
-
-    seg = pydicom.dcmread(path)
-    assert seg.Modality == "SEG"
-    assert {item.SegmentLabel for item in seg.SegmentSequence} <= {organ_title(n) for n in ("body", "bone", "fat")}
-    assert int(seg.pixel_array.sum()) == int((mask > 0).sum())  # binary: one plane a segment and slice
-
-
-def check_rtstruct(path: Path, mask: np.ndarray) -> None:
-    import pydicom
-
-    plan = pydicom.dcmread(path)
-    assert plan.Modality == "RTSTRUCT"
-    assert len(plan.ROIContourSequence) == len(np.unique(mask)) - 1
-    assert all(len(roi.ContourSequence) > 0 for roi in plan.ROIContourSequence)
-
-
-def check_seg_nrrd(path: Path, mask: np.ndarray) -> None:
-    import SimpleITK
-
-    image = SimpleITK.ReadImage(str(path))
-    assert int((SimpleITK.GetArrayFromImage(image) > 0).sum()) == int((mask > 0).sum())
-    assert organ_title("bone") in [image.GetMetaData(key) for key in image.GetMetaDataKeys()]
-
-
-def check_surfaces(stl: Path, glb: Path) -> None:
-    import trimesh
-
-    with zipfile.ZipFile(stl) as packed:
-        assert packed.namelist()
-        for name in packed.namelist():
-            with packed.open(name) as file:
-                assert len(trimesh.load(file, file_type="stl").faces) > 100
-    assert len(trimesh.load(glb).geometry) >= 2
 
 
 def test_a_stroke_becomes_a_version_of_its_own_and_the_first_one_stays(page: Page, tmp_path: Path) -> None:
@@ -222,6 +165,20 @@ def test_a_broken_file_is_answered_with_advice(page: Page, tmp_path: Path) -> No
     assert "Traceback" not in page.content()
     page.get_by_role("button", name=say("end.again")).click()
     page.get_by_role("heading", name=say("intake.title")).wait_for()
+
+
+def test_values_that_are_no_hu_are_answered_with_the_pages_own_control(page: Page, tmp_path: Path) -> None:
+    body = phantom_volume()
+    shifted = Volume(body.hu + 1024, body.geometry, name="shifted")
+    upload(page, [write_nifti(tmp_path / "shifted.nii.gz", shifted, dtype=np.uint16)])
+    alert = page.get_by_role("alert")
+    alert.wait_for(timeout=JOB_MS)
+    assert "--accept" not in page.inner_text("body")
+    assert say("accept.title") in alert.inner_text()
+    page.get_by_text(say("accept.title"), exact=True).click()
+    page.locator(".st-key-accept-reason input").fill("planted, shifted on purpose")
+    page.locator(".st-key-accept button").click()
+    View(page)
 
 
 def test_a_running_job_is_cancelled_and_leaves_nothing(page: Page, server: Server, tmp_path: Path) -> None:

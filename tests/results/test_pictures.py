@@ -102,6 +102,16 @@ def test_middles_lie_in_their_organs() -> None:
     assert find_middles(mask) == {4: (3, 15, 32), 9: (16, 3, 2)}
 
 
+def test_the_middle_of_a_hollow_organ_is_a_voxel_of_it() -> None:
+    """A jaw is a horseshoe: the medians of its axes lie in the mouth."""
+    mask = np.zeros((21, 21, 9), np.uint8)
+    mask[2:19, 2:19, 2:7] = 5
+    mask[5:16, 2:16, 2:7] = 0
+    x, y, z = find_middles(mask)[5]
+    assert mask[x, y, z] == 5
+    assert z == 4
+
+
 def test_the_viewer_opens_on_an_organ_or_in_the_middle() -> None:
     mask = np.zeros((20, 20, 20), np.uint8)
     assert scene_with(mask).start == (10, 10, 10)

@@ -29,6 +29,11 @@ export function settled(voxel, shape) {
   return voxel.map((value, axis) => clamp(Math.round(value), 0, shape[axis] - 1))
 }
 
+/** Whether a place lies in a voxel of the volume. */
+export function isWithin(voxel, shape) {
+  return voxel.every((value, axis) => Math.round(value) >= 0 && Math.round(value) < shape[axis])
+}
+
 export function distanceMm(a, b, spacing) {
   return Math.hypot(...[0, 1, 2].map((axis) => (a[axis] - b[axis]) * spacing[axis]))
 }

@@ -7,6 +7,8 @@ import { Pointer } from "./pointer.js"
 import { SolidTools } from "./solidtools.js"
 import { Stage } from "./stage.js"
 
+const FIRST_MS = 2000
+
 export class Side {
   /** `source` is what the page says of this scan; `hands` answer what fingers ask for (`hands.js`). */
   constructor(source, number, words, hands) {
@@ -23,6 +25,8 @@ export class Side {
 
   async open(onDrawn) {
     this.stage = new Stage(this.pictures)
+    await this.#firstIsSeen()
+    if (!this.stage.alive) return
     await this.stage.open(this.scan, this.base)
     if (!this.stage.alive) return
     this.overlay = new Overlay(this.pictures)
@@ -39,6 +43,13 @@ export class Side {
       onDrawn()
     }
     this.first.remove()
+  }
+
+  /** Making the interactive picture keeps a slow browser busy for seconds: the first one is drawn before that. */
+  async #firstIsSeen() {
+    const drawn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))
+    const patience = new Promise((done) => setTimeout(done, FIRST_MS))
+    await Promise.race([this.first.decode().then(drawn, () => {}), patience])
   }
 
   get isOpen() {

@@ -4,7 +4,7 @@
 import { h } from "./dom.js"
 import { Editing, PENS } from "./editing.js"
 import { FlatStage } from "./flat.js"
-import { central, settled } from "./geometry.js"
+import { central, isWithin, settled } from "./geometry.js"
 import { handsOf } from "./hands.js"
 import { HelpCard } from "./help.js"
 import { Inspector } from "./inspector.js"
@@ -48,7 +48,7 @@ export class Viewer {
     const { words, hands } = this
     this.toolbar = new Toolbar(words, hands)
     this.organs = new OrganList(words, { setHidden: (hidden) => this.#hide(hidden), jump: (organ) => this.moves.jump(organ) })
-    this.inspector = new Inspector()
+    this.inspector = new Inspector(words["outside"])
     this.message = h("output", { class: "message", role: "status" })
     this.sides = [this.data, this.data.compare].filter(Boolean).map((source, number) => new Side(source, number, words, hands))
     this.sides[0].model = () => ({ words, crosshair: this.state.crosshair, measures: this.measures.list, pen: this.pen })
@@ -223,7 +223,9 @@ export class Viewer {
   hover(stage, tile, x, y) {
     if (tile.plane === "3d") return
     if (this.editing && PENS.includes(this.state.tool)) this.#showPen(tile, x, y)
-    this.#ask(this.sides.find((side) => side.stage === stage), settled(stage.voxelAt(tile, x, y), stage.scan.shape))
+    const place = stage.voxelAt(tile, x, y)
+    if (isWithin(place, stage.scan.shape)) this.#ask(this.sides.find((side) => side.stage === stage), settled(place, stage.scan.shape))
+    else this.inspector.leaveScan()
   }
 
   #showPen(tile, x, y) {

@@ -16,15 +16,12 @@ from app.widgets.downloads import show_downloads
 from app.widgets.intake import show_intake
 from app.widgets.limits import show_result_limits
 from app.widgets.models import choose_model, title_of
-from app.widgets.problems import plain, show_problem, show_remarks, show_warnings
+from app.widgets.problems import CAN_BE_ACCEPTED, plain, show_problem, show_remarks, show_warnings
 from app.widgets.running import watch_reading, watch_run
 from app.widgets.scan import in_one_line, show_summary
 from app.widgets.tables import show_histograms, show_table
 from app.widgets.training import show_training
 from app.widgets.viewer import fetch_ahead, show_viewer
-
-# What a visitor may use all the same, with a reason (`medseg.imaging.acceptance`); damage is none of it.
-CAN_BE_ACCEPTED = ("NotCTError", "NotHUError")
 
 
 def main() -> None:
@@ -76,8 +73,9 @@ def _show_unreadable(view: StudyView) -> None:
             st.rerun()
     elif problem is not None:
         st.subheader(say("end.unreadable"), anchor=False)
-        show_problem(problem)
-        if problem.code in CAN_BE_ACCEPTED:
+        can_accept = problem.code in CAN_BE_ACCEPTED
+        show_problem(problem, can_accept=can_accept)
+        if can_accept:
             _ask_for_reason(view)
     st.button(say("end.again"), type="secondary", on_click=_delete, args=(view.id,), key="again")
 

@@ -15,7 +15,7 @@ from app.open import open_result
 from app.studies import Refused
 from app.text import say, told
 from app.widgets.models import title_of
-from app.widgets.problems import plain, show_problem
+from app.widgets.problems import plain, show_problem, way_out
 
 _POLL_S = 1.0
 
@@ -118,7 +118,7 @@ def _show_row(row: BatchRow, out: Path, key: str) -> None:
     name.html(f'<span class="study" data-study="{escape(row.study)}">{escape(row.study)}</span>')
     if row.state == "failed":
         message, english = told("error", row.error, row.message)
-        advice, _ = told("advice", row.error, row.advice)
+        advice = way_out(row.error, row.advice)
         state.markdown(f":red[**{say('jobs.row.failed')}**] {plain(message)} {plain(english)} {plain(advice)}")
         return
     state.markdown(say(f"jobs.row.{row.state}", seconds=row.seconds))
