@@ -31,7 +31,7 @@ GUARANTEES = (
     ("No silent geometry error: two readings that share no code agree within 0.01 mm, or the scan is refused",
      "tests/imaging/test_orientations.py, tests/imaging/test_dicom_resampled.py, tests/imaging/test_dicom_witness.py"),
     ("No missing, duplicate, mixed or disordered slices; lost end slices are warned of where the header counts them",
-     "tests/imaging/test_dicom_faults.py, tests/poison/test_poison.py"),
+     "tests/imaging/test_dicom_stacks.py, tests/imaging/test_dicom_faults.py, tests/poison/test_poison.py"),
     ("No other modality and no other units without a recorded reason (`--accept`)", "tests/imaging/test_acceptance.py"),
     ("A complete file or none: truncation, checksums, short pixels and codec errors refuse the whole study",
      "tests/imaging/test_nifti_faults.py, tests/imaging/test_archives.py"),
