@@ -142,6 +142,9 @@ class _Changer(ast.NodeTransformer):
                 node.func.attr = NAMES[name]  # type: ignore[attr-defined]
         return node
 
+    def visit_keyword(self, node: ast.keyword) -> ast.AST:
+        return node if node.arg == "strict" else self.generic_visit(node)  # guards against a slip in the code itself
+
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
         if self._turn(node, node.lineno, "branches swapped"):

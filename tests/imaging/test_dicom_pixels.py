@@ -17,6 +17,7 @@ from pydicom.uid import (
 
 from medseg import errors
 from medseg.imaging import read_volume
+from tests.dicom_edits import tags
 from tests.phantoms import phantom_volume, write_dicom_series
 
 SMALL = phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), orientation="LPS")
@@ -145,3 +146,21 @@ def test_pixels_with_a_tail_are_a_finding(tmp_path: Path) -> None:
     volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=longer))
     assert [f.code for f in volume.findings] == ["trailing_bytes"]
     assert np.array_equal(volume.hu, SMALL.hu)
+
+
+@pytest.mark.parametrize(("stored", "high"), [(0, -1), (17, 16), (12, 12), (16, 14)])
+def test_layouts_that_ct_does_not_use(stored: int, high: int, tmp_path: Path) -> None:
+    def laid_out(dataset: pydicom.Dataset, k: int) -> None:
+        dataset.BitsStored = stored
+        if high >= 0:
+            dataset.HighBit = high
+
+    with pytest.raises(errors.CorruptFileError, match="layout that CT does not use"):
+        read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=laid_out))
+
+
+@pytest.mark.parametrize("tag", ["HighBit", "InstanceNumber", "SliceThickness", "PatientID"])
+def test_tags_that_nothing_depends_on_may_be_missing(tag: str, tmp_path: Path) -> None:
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=tags(**{tag: None})))
+    assert np.array_equal(volume.hu, SMALL.hu)
+    assert volume.findings == ()

@@ -115,3 +115,57 @@ def test_slice_locations_beside_the_places(step: float, said: int, tmp_path: Pat
 def test_images_that_the_header_counts(named: int, said: int, tmp_path: Path) -> None:
     volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, ImagesInAcquisition=named))
     assert [f.code for f in volume.findings] == ["slices_missing_at_end"] * said
+
+
+def test_gaps_are_counted_and_placed(tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL, skip=(4, 9, 10))
+    with pytest.raises(errors.MissingSlicesError) as refused:
+        read_volume(folder)
+    first = SMALL.affine[2, 3] + 3 * 7.5
+    assert f"3 slice(s) are missing after slice 4 of 15 (between {first:.1f} and {first + 15:.1f} mm)" in str(
+        refused.value
+    )
+    assert "and in 1 more place(s)" in str(refused.value)
+
+
+def test_one_gap_is_said_alone(tmp_path: Path) -> None:
+    with pytest.raises(errors.MissingSlicesError) as refused:
+        read_volume(write_dicom_series(tmp_path / "case", SMALL, skip=(4,)))
+    assert "more place" not in str(refused.value)
+
+
+def test_more_gaps_than_slices_are_another_spacing(tmp_path: Path) -> None:
+    """Two, a gap, two, a gap ...: nobody can say which of them is the spacing."""
+    with pytest.raises(errors.GeometryError, match="one even spacing is needed") as refused:
+        read_volume(write_dicom_series(tmp_path / "case", SMALL, skip=(2, 5, 8, 11, 14)))
+    assert "7.50 to 15.00 mm apart" in str(refused.value)
+
+
+@pytest.mark.parametrize(("tilt", "said"), [(0.4, 0), (0.5, 1), (-12, 1)])
+def test_a_tilt_in_name_alone_is_said(tilt: float, said: int, tmp_path: Path) -> None:
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, GantryDetectorTilt=tilt))
+    assert [finding.code for finding in volume.findings] == ["gantry_tilt"] * said
+    assert volume.geometry.matches(SMALL.geometry)
+
+
+@pytest.mark.parametrize(("mm", "fits"), [(0.05, True), (0.5, False)])
+def test_a_slice_a_little_beside_the_line(mm: float, fits: bool, tmp_path: Path) -> None:
+    def aside(dataset: pydicom.Dataset, k: int) -> None:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [float(x) + mm * (k == 9), y, z]
+
+    folder = write_dicom_series(tmp_path / "case", SMALL, fault=aside)
+    if fits:
+        assert read_volume(folder).geometry.matches(SMALL.geometry)
+    else:
+        with pytest.raises(errors.GeometryError, match=r"IM0009\.dcm lies 0\.50 mm off the line"):
+            read_volume(folder)
+
+
+def test_a_step_of_one_and_a_half_is_no_missing_slice(tmp_path: Path) -> None:
+    def wider(dataset: pydicom.Dataset, k: int) -> None:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, float(z) + 3.75 * (k > 9)]
+
+    with pytest.raises(errors.GeometryError, match=r"7\.50 to 11\.25 mm apart; one even spacing is needed"):
+        read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=wider))

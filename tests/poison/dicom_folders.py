@@ -12,7 +12,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from tests.dicom_edits import of_class, tags
+from tests.dicom_edits import of_class, only, tags
 from tests.phantoms import write_dicom_series
 from tests.poison.base import FINE, base, case, refused, series, simple, slices, warned
 
@@ -88,3 +88,20 @@ def _(folder: Path) -> Path:
     for path in slices(made):
         path.write_bytes(path.read_bytes() + bytes(400))
     return made
+
+
+def _table(dataset: Dataset, k: int) -> None:
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4096, 0, 16], "HU"
+    table.add_new(0x00283006, "OW", bytes(2 * 4096))
+    dataset.ModalityLUTSequence = [table]
+
+
+simple(
+    "D51",
+    "slices in two frames of reference",
+    warned("frames_of_reference"),
+    only(4, tags(FrameOfReferenceUID="1.2.3.9")),
+)
+simple("D52", "table of values beside the rescale", refused("NotHUError"), _table)
+simple("D53", "iodine map", warned("computed"), tags(ImageType=["DERIVED", "PRIMARY", "AXIAL", "IODINE"]))

@@ -41,7 +41,7 @@ simple("D16c", "rescale to density", refused("NotHUError"), tags(RescaleType="MG
 @case("D17", "first slice all tissue", FINE_OTHER)
 def _(folder: Path) -> Path:
     hu = base().hu.copy()
-    hu[:, :, 0] = 50
+    hu[:, :, 0] = np.random.default_rng(1).integers(30, 70, hu.shape[:2])
     return series(folder, Volume(hu, base().geometry))
 
 
