@@ -36,8 +36,10 @@ AREAS = {
     "restore": ("preprocess/restore",),
     "measure": ("results/measure",),
 }  # fmt: skip
-TESTS = ["tests/imaging", "tests/poison/test_poison.py", "tests/preprocess", "tests/results", "tests/test_api.py",
-         "tests/inference/test_planted_organs.py", "tests/inference/test_streaming.py"]  # fmt: skip
+TESTS = ["tests/imaging", "--ignore=tests/imaging/test_room.py", "tests/poison/test_poison.py", "tests/preprocess",
+         "tests/results/test_measure.py", "tests/test_api.py"]  # fmt: skip
+CHECKED = 5
+"""Every how-manieth test is run once more without a mutant, where mutants are tried."""
 EQUIVALENT = ROOT / "benchmarks" / "mutants" / "equivalent.json"
 GOAL = 0.85
 
@@ -83,7 +85,7 @@ def _survey(bench: Bench, kept: Path) -> Survey:
     survey = bench.survey([module for area in AREAS for module in modules(area)], TESTS)
     total = sum(survey.seconds.values())
     print(f"{len(survey.seconds)} tests, {total:.0f} s; left out: {', '.join(survey.left_out) or 'none'}", flush=True)
-    fate, seconds = bench.try_out(None, list(survey.seconds), total)
+    fate, seconds = bench.try_out(None, list(survey.seconds)[::CHECKED], total)
     if fate != "survived":
         raise SystemExit(f"The tests fail without a mutant ({fate}): {(bench.home / 'trial.log').read_text()[-3000:]}")
     print(f"unchanged sources pass in {seconds:.0f} s", flush=True)

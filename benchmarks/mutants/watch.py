@@ -30,7 +30,7 @@ def read_in_this_process(room: Any, path: Path, series: str | None = None, accep
     request = {"path": os.path.abspath(path), "series": series, "accept": accept.reason if accept else ""}
     handles: list[int] = []
     warm_up(room)
-    with warnings.catch_warnings(), _temporary_files_in(room._scratch):
+    with room._lock, warnings.catch_warnings(), _temporary_files_in(room._scratch):  # one scan at a time, as there
         warnings.simplefilter("ignore")  # as in the room, where nobody hears them
         try:
             handle, answer = child._read(request)
