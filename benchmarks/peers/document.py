@@ -31,7 +31,7 @@ GUARANTEES = (
     ("No silent geometry error: two readings that share no code agree within 0.01 mm, or the scan is refused",
      "tests/imaging/test_orientations.py, tests/imaging/test_dicom_resampled.py, tests/imaging/test_dicom_witness.py"),
     ("No missing, duplicate, mixed or disordered slices; lost end slices are warned of where the header counts them",
-     "tests/imaging/test_dicom_faults.py, tests/poison/test_poison.py"),
+     "tests/imaging/test_dicom_stacks.py, tests/imaging/test_dicom_faults.py, tests/poison/test_poison.py"),
     ("No other modality and no other units without a recorded reason (`--accept`)", "tests/imaging/test_acceptance.py"),
     ("A complete file or none: truncation, checksums, short pixels and codec errors refuse the whole study",
      "tests/imaging/test_nifti_faults.py, tests/imaging/test_archives.py"),
@@ -146,9 +146,12 @@ def _mutants(root: Path) -> str:
     found = _stored(root, "mutation")
     if not found:
         return "**Mutation testing**: not run."
+    areas = ", ".join(f"{area} {one['killed']} of {one['tried']}" for area, one in found["areas"].items())
+    note = f" {found['note']}" if "note" in found else ""
     return (
-        f"**Mutation testing** (`{found['command']}`): {found['killed']} of {found['mutants']} mutants of "
-        f"{', '.join(found['modules'])} are noticed by the tests ({found['share']:.1%}){'; ' + found['note'] if 'note' in found else ''}."
+        f"**Mutation testing** (`{found['command']}`): {found['killed']} of {found['mutants']} mutants are noticed by "
+        f"the tests ({found['share']:.1%}): {areas}. {found['equivalent']} of the survivors change nothing that a user "
+        f"could notice, each with its reason in the result; without them {found['share without equivalent']:.1%}.{note}"
     )
 
 
@@ -156,11 +159,14 @@ def _soak(root: Path) -> str:
     found = _stored(root, "soak")
     if not found:
         return "**Soak**: not run for its full time; `python benchmarks/soak.py --minutes 30`."
+    server, queue = found["memory"]["server_mb"], found["queue_s"]
     return (
-        f"**Soak** (`{found['command']}`): {found['minutes']} minutes, {found['clients']} protocol clients and "
-        f"{found['browsers']} browsers, {found['studies']} studies. Mixed up: {found['mixed_up']}; lost uploads: "
-        f"{found['lost']}; 95th percentile of the wait in the queue {found['p95_queue_s']} s; memory of the server "
-        f"{found['memory_mb_start']} MB at the start, {found['memory_mb_end']} MB at the end."
+        f"**Soak** (`{found['command']}`): {found['minutes']:g} minutes, {found['clients']} protocol clients and "
+        f"{found['browsers']} browsers, {found['handed in']} studies. Crossed: {found['crossed']}; lost uploads: "
+        f"{found['lost']}; turned away: {found['busy']}; errors: {sum(found['errors'].values())}. Wait in the queue: "
+        f"half below {queue['p50']} s, 95 of 100 below {queue['p95']} s. Memory of the page's process: "
+        f"{server['after warm-up']:g} MB after the warm-up, {server['at the end']:g} MB at the end, "
+        f"{server['trend per hour']:+g} MB an hour ([picture](../benchmarks/results/soak.png))."
     )
 
 

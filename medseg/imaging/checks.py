@@ -21,6 +21,8 @@ SAMPLE_VOXELS = 1_000_000
 MIN_RANGE_HU = 60.0
 MAX_SCALE_HU = 32767.0
 METAL_HU = 3071.0
+BLANK_HU = -900.0
+"""A slice of one value above this is no air."""
 
 
 def check_finite(path: Path, values: Array) -> None:
@@ -84,7 +86,7 @@ def check_hounsfield(path: Path, hu: Array, accept: Acceptance = NOTHING) -> tup
     for refuse in (_flat, _overflown, _shifted, _no_negative_air, _no_tissue):
         if reason := refuse(histogram):
             return accept.lift(NotHUError(path, reason))
-    return _findings(histogram)
+    return _findings(histogram) + _blank_slices(hu, max(BLANK_HU, histogram.low))
 
 
 def _flat(h: _Histogram) -> str:
@@ -144,3 +146,15 @@ def _findings(h: _Histogram) -> tuple[Finding, ...]:
         text = f"Values reach {h.high:g} HU: metal, whose streaks may disturb the organs around it."
         found.append(Finding("metal", text, "info"))
     return tuple(found)
+
+
+def _blank_slices(hu: Array, air: float) -> tuple[Finding, ...]:
+    """Slices of one single value: where a damaged file was filled up, zeros look like water. Air at an end is none."""
+    blank = [bool((hu[..., k] == hu[0, 0, k]).all()) for k in range(hu.shape[-1])]
+    scanned = [k for k, one in enumerate(blank) if not one] or [0]
+    within = range(scanned[0], scanned[-1])
+    lost = [k for k, one in enumerate(blank) if one and (k in within or hu[0, 0, k] > air)]
+    if not lost:
+        return ()
+    where = f"{len(lost)} slice(s) hold one single value (the first is slice {lost[0] + 1})"
+    return (Finding("blank_slices", f"{where}: nothing was scanned there, or it was lost."),)

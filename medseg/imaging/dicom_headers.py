@@ -60,6 +60,8 @@ _TAGS = (
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
+    "ModalityLUTSequence",
+    "FrameOfReferenceUID",
     "GantryDetectorTilt",
     "BurnedInAnnotation",
     "SharedFunctionalGroupsSequence",
@@ -100,7 +102,7 @@ class SliceHeader:
     """The facts of one slice that decide to which volume it belongs and where it lies (LPS mm).
 
     A single-frame file is one slice, a multi-frame file one for each frame (`frame` counts from 0).
-    `rescale` is slope, intercept and type.
+    `rescale` is slope, intercept and type; `reference` names the frame in which places are counted.
     """
 
     file: DicomFile
@@ -121,6 +123,7 @@ class SliceHeader:
     rescale: tuple[float | None, float | None, str]
     burned_in: bool
     splits: tuple[str, ...]
+    reference: str = ""
     claims: Claims = field(default_factory=Claims)
     frame: int = 0
 
@@ -219,6 +222,7 @@ def _facts(dataset: pydicom.FileDataset, file: DicomFile) -> SliceHeader | None:
         rescale=rescale_of(dataset),
         burned_in=text(dataset, "BurnedInAnnotation").upper() == "YES",
         splits=tuple(text(dataset, tag) for tag in SPLIT_TAGS),
+        reference=text(dataset, "FrameOfReferenceUID"),
         claims=_claims(dataset),
     )
 
@@ -236,8 +240,8 @@ def _claims(dataset: Dataset) -> Claims:
 
 
 def rescale_of(dataset: Dataset) -> tuple[float | None, float | None, str]:
-    """Slope, intercept and type; None where the header lacks them."""
-    kind = text(dataset, "RescaleType").upper()
+    """Slope, intercept and type; None where the header lacks them. A table of values beside them is a type."""
+    kind = "LOOKUP TABLE" if "ModalityLUTSequence" in dataset else text(dataset, "RescaleType").upper()
     return number(dataset, "RescaleSlope"), number(dataset, "RescaleIntercept"), kind
 
 
@@ -248,8 +252,7 @@ def image_type(dataset: Dataset, keyword: str) -> tuple[str, ...]:
 
 def text(dataset: Dataset, keyword: str) -> str:
     """An attribute as text; '' where it is absent or empty."""
-    value = dataset.get(keyword)
-    if value is None:
+    if (value := dataset.get(keyword)) is None:
         return ""
     if isinstance(value, (list, tuple)) or type(value).__name__ == "MultiValue":
         return "\\".join(str(part) for part in value)

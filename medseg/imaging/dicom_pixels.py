@@ -53,7 +53,7 @@ _LOSSY = {
 }
 _RLE = "1.2.840.10008.1.2.5"
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-_NOT_HU = {"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
+_NOT_HU = {"LOOKUP TABLE", "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"}
 """Rescale types of the standard that are certainly something else (density, effective number ...)."""
 
 

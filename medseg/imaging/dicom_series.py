@@ -221,6 +221,11 @@ def _check_geometry(source: Path, header: SliceHeader) -> None:
 
 
 _PROJECTIONS = {"MIP", "MINIP", "MAXIMUM", "MINIMUM", "PROJECTION IMAGE", "VOLUME RENDERING", "CURVED"}
+_COMPUTED = {
+    "SUBTRACTION", "MULTIPLICATION", "DIVISION", "STD_DEVIATION", "QUANTITY", "IODINE", "ELECTRON_DENSITY",
+    "EFF_ATOMIC_NUM", "MAT_SPECIFIC", "MAT_REMOVED", "MAT_FRACTIONAL", "MAT_VALUE_BASED",
+}  # fmt: skip
+"""Words of ImageType for maps that are no longer attenuation, two-energy scans' above all."""
 
 
 def series_findings(candidate: Candidate) -> tuple[Finding, ...]:
@@ -229,10 +234,18 @@ def series_findings(candidate: Candidate) -> tuple[Finding, ...]:
     if candidate.set_aside:
         text = f"{len(candidate.set_aside)} localizer image(s) within the series were set aside."
         found.append(Finding("localizer", text, "info"))
-    kinds = sorted({part for s in candidate.slices for part in s.image_type} & _PROJECTIONS)
-    if kinds:
+    words = {part for s in candidate.slices for part in s.image_type}
+    if kinds := sorted(words & _PROJECTIONS):
         text = f"The series is a projection or rendering ({', '.join(kinds)}): sizes and densities are not those of CT."
         found.append(Finding("derived", text))
+    if kinds := sorted(words & _COMPUTED):
+        text = f"The series is computed from others ({', '.join(kinds)}): its values may be no Hounsfield units."
+        found.append(Finding("computed", text))
+    if (frames := len({s.reference for s in candidate.slices} - {""})) > 1:
+        text = (
+            f"The slices count their places in {frames} frames of reference: the patient may have moved between them."
+        )
+        found.append(Finding("frames_of_reference", text))
     if any(s.burned_in for s in candidate.slices):
         text = "The header says that text is burned into the pixels: pictures of this scan may show a name."
         found.append(Finding("burned_in", text))

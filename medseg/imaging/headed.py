@@ -114,6 +114,8 @@ def _detached(path: Path, name: str) -> memoryview:
     target = path.with_name(name)
     if not target.is_file():
         raise TruncatedFileError(path, f"its voxels ({printable(name)}) are not beside it.")
+    if target.samefile(path):
+        raise CorruptFileError(path, "names itself as the file of its voxels.")
     return memoryview(target.read_bytes())
 
 
@@ -126,14 +128,15 @@ def _decode(path: Path, header: TextHeader, packed: memoryview) -> tuple[Array, 
         )
     if header.packed_size is not None and header.packed_size != len(packed):
         raise CorruptFileError(path, f"says {header.packed_size:,} bytes of packed voxels and holds {len(packed):,}.")
-    found = packed if header.encoding == "raw" else _unpack(path, header.encoding, packed, wanted)
+    found, behind = (packed, 0) if header.encoding == "raw" else _unpack(path, header.encoding, packed, wanted)
     if len(found) < wanted:
         raise TruncatedFileError(path, f"ends after {len(found):,} of {wanted:,} bytes of voxels.")
     voxels = np.frombuffer(found[:wanted], header.dtype).reshape(header.shape, order="F")
-    return voxels, len(found) - wanted
+    return voxels, len(found) - wanted + behind
 
 
-def _unpack(path: Path, encoding: str, packed: memoryview, wanted: int) -> memoryview:
+def _unpack(path: Path, encoding: str, packed: memoryview, wanted: int) -> tuple[memoryview, int]:
+    """The unpacked voxels, and the number of bytes behind the packed ones that are no padding."""
     # Window bits 47: a zlib or a gzip wrapper, whichever is there; both end in a checksum.
     engine = bz2.BZ2Decompressor() if encoding == "bzip2" else zlib.decompressobj(wbits=47)
     try:
@@ -144,7 +147,7 @@ def _unpack(path: Path, encoding: str, packed: memoryview, wanted: int) -> memor
         raise CorruptFileError(path, "holds far more data than its header describes.")
     if not engine.eof:
         raise TruncatedFileError(path, "the compressed voxels end too early.")
-    return memoryview(out)
+    return memoryview(out), len(engine.unused_data.rstrip(b"\0"))
 
 
 def header_line(content: bytes, start: int) -> tuple[str, int]:

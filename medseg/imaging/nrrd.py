@@ -26,6 +26,7 @@ _NRRD_TYPES = {
     "f4": ("float",),
     "f8": ("double",),
 }
+_OF_SPACE = {"domain", "space", "none", "???"}
 _NRRD_SPACES = {
     "left-posterior-superior": (-1, -1, 1),
     "lps": (-1, -1, 1),
@@ -47,6 +48,7 @@ def parse_nrrd(path: Path, content: bytes) -> TextHeader:
     shape = _nrrd_shape(path, fields)
     skips = any(int(fields.get(key, "0")) for key in ("line skip", "lineskip", "byte skip", "byteskip"))
     refuse(path, skips, "its voxels begin at an offset (skip)")
+    refuse(path, bool({"old min", "oldmin", "old max", "oldmax"} & set(fields)), "its values are quantised (old min)")
     encoding = _ENCODINGS.get(fields["encoding"].lower())
     if encoding is None:
         raise UnknownFormatError(path, f"its encoding {printable(fields['encoding'])!r} is not supported.")
@@ -79,6 +81,8 @@ def _nrrd_shape(path: Path, fields: dict[str, str]) -> tuple[int, int, int]:
     if "none" in fields.get("space directions", "").split():
         listed = " x ".join(map(str, sizes))
         raise NotVolumeError(path, f"has an axis that is not space ({listed}): several values or times.")
+    if kinds := set(fields.get("kinds", "").lower().split()) - _OF_SPACE:
+        raise NotVolumeError(path, f"has an axis that is not space ({printable(' '.join(sorted(kinds)))}).")
     return check_shape(path, sizes)
 
 

@@ -86,16 +86,38 @@ def test_tilted_gantry_is_straightened_and_said(degrees: float, tmp_path: Path) 
     assert box == pytest.approx(BOX_CENTRE_MM, abs=0.4)
 
 
-def test_tilt_of_whole_pixels_moves_every_value_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("way", [1, -1])
+def test_tilt_of_whole_pixels_moves_every_value_exactly(axis: int, way: int, tmp_path: Path) -> None:
+    def lean(dataset: pydicom.Dataset, k: int) -> None:
+        place = [float(v) for v in dataset.ImagePositionPatient]
+        place[axis] += way * 3.5 * k
+        dataset.ImagePositionPatient = place
+
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=lean))
+    size = SMALL.hu.shape[axis]
+    assert volume.hu.shape[axis] == size + 9
+    assert volume.spacing_mm == pytest.approx(SMALL.spacing_mm)
+    first = SMALL.affine[:3, 3] - (9 if way < 0 else 0) * SMALL.affine[:3, axis]
+    np.testing.assert_allclose(volume.affine[:3, 3], first, atol=1e-4)
+    for k in range(0, 18, 2):  # every second slice lies whole pixels beside the first
+        shift = k // 2 if way > 0 else 9 - k // 2
+        rows = np.moveaxis(volume.hu[:, :, k], axis, 0)
+        assert np.array_equal(rows[shift : shift + size], np.moveaxis(SMALL.hu[:, :, k], axis, 0))
+        assert (rows[:shift] == -1024).all()
+        assert (rows[shift + size :] == -1024).all()
+
+
+def test_half_a_pixel_of_tilt_is_the_mean_of_two(tmp_path: Path) -> None:
     def lean(dataset: pydicom.Dataset, k: int) -> None:
         x, y, z = dataset.ImagePositionPatient
         dataset.ImagePositionPatient = [x, y + 3.5 * k, z]
 
     volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=lean))
-    assert volume.hu.shape == (24, 29, 18)
-    for k in range(0, 18, 2):  # every second slice lies whole pixels beside the first
-        assert np.array_equal(volume.hu[:, k // 2 : k // 2 + 20, k], SMALL.hu[:, :, k])
-        assert (volume.hu[:, : k // 2, k] == -1024).all()
+    for k in range(1, 18, 2):
+        first, picture = k // 2, SMALL.hu[:, :, k]
+        halves = (picture[:, 1:] + picture[:, :-1]) / 2
+        assert np.array_equal(volume.hu[:, first + 1 : first + 20, k], halves)
 
 
 def _changing(heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,6 +137,25 @@ def test_uneven_spacing_is_interpolated_and_said(tmp_path: Path) -> None:
     centre, ml = _found(volume, 120, _wide(inside_sphere, SPHERE_CENTRE_MM))
     assert centre == pytest.approx(SPHERE_CENTRE_MM, abs=0.4)
     assert ml == pytest.approx(SPHERE_ML, rel=0.03)
+
+
+def test_slices_between_are_the_mean_of_their_neighbours(tmp_path: Path) -> None:
+    """Eight steps of 3 mm, then nine of 6 mm: the even grid has a new slice in the middle of each wide step."""
+    close = phantom_volume((24, 20, 18), (7.0, 7.0, 3.0), orientation="LPS")
+
+    def spread(dataset: pydicom.Dataset, k: int) -> None:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, float(z) + 3 * max(0, k - 8)]
+
+    volume = read_volume(write_dicom_series(tmp_path / "case", close, fault=spread))
+    assert [finding.code for finding in volume.findings] == ["uneven_spacing"]
+    assert "3.00 to 6.00 mm apart" in str(volume.findings[0])
+    assert "even 3.00 mm, 27 slices" in str(volume.findings[0])
+    assert volume.hu.shape == (24, 20, 27)
+    np.testing.assert_allclose(volume.affine, close.affine, atol=1e-4)
+    assert np.array_equal(volume.hu[:, :, :9], close.hu[:, :, :9])
+    assert np.array_equal(volume.hu[:, :, 10::2], close.hu[:, :, 9:])
+    assert np.array_equal(volume.hu[:, :, 9::2], (close.hu[:, :, 8:-1] + close.hu[:, :, 9:]) / 2)
 
 
 @pytest.mark.parametrize("numbers", ["with a hole", "none"])

@@ -124,6 +124,14 @@ def test_coarse_slices_are_said(mm: float, said: int) -> None:
     assert len(coarse_findings(_scaled(mm, 1, 1))) == said
 
 
+def test_coarse_slices_are_seen_however_they_lie() -> None:
+    half = np.sqrt(0.5)
+    turn = np.array([[1.0, 0, 0, 0], [0, half, -half, 0], [0, half, half, 0], [0, 0, 0, 1]])
+    (finding,) = coarse_findings(turn @ _scaled(1, 1, 8))
+    assert "8.0 mm apart" in str(finding)
+    assert coarse_findings(turn @ _scaled(1, 7, 7)) == ()
+
+
 def test_how_grids_differ() -> None:
     shape = (10, 10, 10)
     assert grids_differ(AFFINE, AFFINE, shape, 0.01) == ""

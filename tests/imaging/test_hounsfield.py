@@ -104,3 +104,44 @@ def test_padding_below_the_scale_becomes_air(padding: int, tmp_path: Path) -> No
     assert (volume.hu[:4] == -1024).all()
     assert np.array_equal(volume.hu[4:-4], values[4:-4])
     assert volume.findings == ()
+
+
+@pytest.mark.parametrize(("top", "is_ct"), [(3072, True), (32767, True), (32768, False)])
+def test_the_top_of_the_scale_is_metal_and_what_lies_above_is_not(top: int, is_ct: bool, tmp_path: Path) -> None:
+    hu = BODY.hu.copy()
+    hu[18:23, 15:20, 10:15] = top  # 3 in 1000 voxels
+    if is_ct:
+        assert [finding.code for finding in _read(tmp_path, hu).findings] == ["metal"]
+    else:
+        with pytest.raises(errors.NotHUError, match="unsigned"):
+            _read(tmp_path, hu)
+
+
+def test_no_metal_at_the_top_of_twelve_bits(tmp_path: Path) -> None:
+    hu = BODY.hu.copy()
+    hu[18:23, 15:20, 10:15] = 3071
+    assert _read(tmp_path, hu).findings == ()
+
+
+@pytest.mark.parametrize("k", [0, 13, 29])
+def test_a_slice_of_water_alone_was_never_scanned(k: int, tmp_path: Path) -> None:
+    hu = BODY.hu.copy()
+    hu[:, :, k] = 0
+    (finding,) = _read(tmp_path, hu).findings
+    assert finding.code == "blank_slices"
+    assert f"1 slice(s) hold one single value (the first is slice {k + 1})" in str(finding)
+
+
+def test_air_alone_is_blank_between_slices_and_padding_at_an_end(tmp_path: Path) -> None:
+    hu = BODY.hu.copy()
+    hu[:, :, :2] = hu[:, :, -1] = -1024
+    assert _read(tmp_path, hu).findings == ()
+    hu[:, :, 7:9] = -1024
+    (finding,) = _read(tmp_path, hu).findings
+    assert "2 slice(s) hold one single value (the first is slice 8)" in str(finding)
+
+
+def test_a_cast_of_a_thousand_units_is_no_shift_where_there_is_air(tmp_path: Path) -> None:
+    hu = BODY.hu.copy()
+    hu[10:30, 8:26, 10:15] = 1000
+    assert _read(tmp_path, hu).findings == ()

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 
 from medseg.imaging.volume import Volume
+from tests.dicom_edits import Edit
 from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
 
 SHAPE, SPACING_MM = (32, 28, 22), (5.0, 5.2, 6.0)
@@ -131,6 +132,11 @@ def series(folder: Path, volume: Volume | None = None, **more: Any) -> Path:
 def slices(folder: Path) -> list[Path]:
     """The written slices, from the first to the last."""
     return sorted(folder.glob("IM*.dcm"))
+
+
+def simple(number: str, name: str, expect: Expect, fault: Edit, **more: Any) -> None:
+    """A case that is the series with a change in its slices."""
+    case(number, name, expect)(lambda folder: series(folder, fault=fault, **more))
 
 
 def edit(path: Path, change: Callable[[pydicom.Dataset], object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.poison import dicom, files, nifti, values  # noqa: F401 - they fill the list
+from tests.poison import dicom_folders, dicom_pixels, dicom_stacks, files, headed, nifti, values  # noqa: F401 - they fill the list
 from tests.poison.base import CASES, Case
 
 

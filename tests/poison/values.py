@@ -80,3 +80,19 @@ def _(folder: Path) -> Path:
 @case("C12", "inverted", refused("NotHUError"))
 def _(folder: Path) -> Path:
     return nifti_of(folder, -base().hu, dtype=np.int16)
+
+
+def _filled(folder: Path, first: int, last: int, value: float) -> Path:
+    hu = base().hu.copy()
+    hu[:, :, first:last] = value
+    return nifti_of(folder, hu, dtype=np.int16)
+
+
+case("C13", "last third filled with zeros", warned("blank_slices", truth=False))(
+    lambda folder: _filled(folder, 15, SHAPE[2], 0)
+)
+case("C13b", "one slice of zeros", warned("blank_slices", truth=False))(lambda folder: _filled(folder, 9, 10, 0))
+case("C13c", "one slice of air between others", warned("blank_slices", truth=False))(
+    lambda folder: _filled(folder, 9, 10, -1024)
+)
+case("C13d", "padded with air at an end", FINE_OTHER)(lambda folder: _filled(folder, 20, SHAPE[2], -1024))
