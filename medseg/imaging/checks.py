@@ -6,6 +6,7 @@ without lung, or an implant at the top of the scale are all right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ SAMPLE_VOXELS = 1_000_000
 MIN_RANGE_HU = 60.0
 MAX_SCALE_HU = 32767.0
 METAL_HU = 3071.0
+LEAP_HU = 500.0
 BLANK_HU = -900.0
 """A slice of one value above this is no air."""
 
@@ -158,3 +160,22 @@ def _blank_slices(hu: Array, air: float) -> tuple[Finding, ...]:
         return ()
     where = f"{len(lost)} slice(s) hold one single value (the first is slice {lost[0] + 1})"
     return (Finding("blank_slices", f"{where}: nothing was scanned there, or it was lost."),)
+
+
+def leap_findings(hu: Array, scales: Sequence[object]) -> tuple[Finding, ...]:
+    """Slices where the rescale of the header changes and the darkest values leap with it: one of the two is wrong.
+
+    Args:
+        hu: (i, j, k), slice by slice as they were read.
+        scales: slope, intercept and type of each slice.
+    """
+    changes = [k for k in range(1, len(scales)) if scales[k] != scales[k - 1]]
+    leaps = [k for k in changes if abs(_darkest(hu[..., k]) - _darkest(hu[..., k - 1])) > LEAP_HU]
+    if not leaps:
+        return ()
+    where = f"at {len(leaps)} place(s), first between slices {leaps[0]} and {leaps[0] + 1}"
+    return (Finding("rescale_leap", f"The rescale changes and the values leap {where}: some slices may be shifted."),)
+
+
+def _darkest(picture: Array) -> float:
+    return float(np.percentile(picture[::2, ::2], 5))

@@ -26,7 +26,7 @@ from medseg.errors import (
     TruncatedFileError,
 )
 from medseg.imaging.acceptance import NOTHING, Acceptance
-from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
+from medseg.imaging.checks import check_finite, check_hounsfield, leap_findings, settle_padding
 from medseg.imaging.dicom_geometry import Layout, Stack, claim_findings, corner_distances, lay_out, stack_slices
 from medseg.imaging.dicom_headers import DicomFile, SliceHeader, read_headers
 from medseg.imaging.dicom_pixels import UNCOMPRESSED, PixelFile
@@ -147,6 +147,7 @@ def _read(source: Path, headers: Sequence[SliceHeader], series: str | None, acce
     settle_padding(hu)
     findings = candidate.accepted + pixels.findings() + series_findings(candidate)
     findings += claim_findings(chosen, layout, len(candidate.slices) + len(candidate.set_aside))
+    findings += leap_findings(hu, [header.rescale for header in chosen])
     if not layout.is_grid:
         hu, affine, done = straighten(hu, layout)
         findings += done

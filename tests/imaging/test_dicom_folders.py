@@ -112,3 +112,13 @@ def test_edited_series_keeps_its_class(tmp_path: Path) -> None:
     folder = write_dicom_series(tmp_path / "case", SMALL)
     edit_dicom(folder / "IM0000.dcm", lambda dataset: setattr(dataset, "SOPClassUID", CTImageStorage))
     assert isinstance(read_volume(folder), Volume)
+
+
+@pytest.mark.parametrize("name", [".IM0005.dcm", "DICOMDIR", "dicomdir"])
+def test_hidden_pictures_are_none_of_the_series(name: str, tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL)
+    shutil.copy(folder / "IM0005.dcm", folder / name)
+    edit_dicom(folder / name, lambda dataset: setattr(dataset, "PixelData", bytes(len(dataset.PixelData))))
+    volume = read_volume(folder)
+    assert np.array_equal(volume.hu, SMALL.hu)
+    assert volume.findings == ()

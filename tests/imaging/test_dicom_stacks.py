@@ -14,6 +14,7 @@ from pydicom.uid import (
 
 from medseg import errors
 from medseg.imaging import read_volume
+from tests.dicom_edits import only, tags
 from tests.phantoms import phantom_volume, write_dicom_series
 
 SMALL = phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), orientation="LPS")
@@ -169,3 +170,30 @@ def test_a_step_of_one_and_a_half_is_no_missing_slice(tmp_path: Path) -> None:
 
     with pytest.raises(errors.GeometryError, match=r"7\.50 to 11\.25 mm apart; one even spacing is needed"):
         read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=wider))
+
+
+def test_a_copy_a_few_thousandths_beside_is_a_copy(tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL)
+    copy = pydicom.dcmread(folder / "IM0005.dcm")
+    x, y, z = copy.ImagePositionPatient
+    copy.SOPInstanceUID, copy.ImagePositionPatient = generate_uid(), [x, y, f"{float(z) + 0.003:.3f}"]
+    copy.save_as(folder / "copy.dcm")
+    volume = read_volume(folder)
+    assert [finding.code for finding in volume.findings] == ["duplicate_slices"]
+    assert np.array_equal(volume.hu, SMALL.hu)
+
+
+def test_a_volume_in_words_names_no_series(tmp_path: Path) -> None:
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, series_uid="1.2.826.0.1.77777"))
+    assert volume.series == "1.2.826.0.1.77777"
+    assert "77777" not in repr(volume)
+
+
+def test_a_tilt_that_one_slice_names_is_said(tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL, fault=only(4, tags(GantryDetectorTilt=12)))
+    assert [finding.code for finding in read_volume(folder).findings] == ["gantry_tilt"]
+
+
+def test_a_count_that_one_slice_names_is_compared(tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL, fault=only(4, tags(ImagesInAcquisition=20)))
+    assert [finding.code for finding in read_volume(folder).findings] == ["slices_missing_at_end"]

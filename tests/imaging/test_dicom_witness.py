@@ -135,3 +135,26 @@ def test_noise_never_does_more_than_fail() -> None:
             read_elements(os.urandom(300), max_inflated=LIMIT)
         except BrokenStructureError:
             continue
+
+
+DECISIVE = {
+    "SOPClassUID": (0x08, 0x16), "Modality": (0x08, 0x60), "SeriesInstanceUID": (0x20, 0x0E),
+    "ImagePositionPatient": (0x20, 0x32), "ImageOrientationPatient": (0x20, 0x37), "SamplesPerPixel": (0x28, 0x02),
+    "PhotometricInterpretation": (0x28, 0x04), "Rows": (0x28, 0x10), "Columns": (0x28, 0x11),
+    "PixelSpacing": (0x28, 0x30), "BitsAllocated": (0x28, 0x100), "BitsStored": (0x28, 0x101), "HighBit": (0x28, 0x102),
+    "PixelRepresentation": (0x28, 0x103), "RescaleIntercept": (0x28, 0x1052), "RescaleSlope": (0x28, 0x1053),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", DECISIVE)
+def test_what_decides_said_twice_is_refused(keyword: str, tmp_path: Path) -> None:
+    """The element with one bit changed, and then the element: readers take the first or the last of them."""
+    folder = write_dicom_series(tmp_path / "case", SMALL)
+    path = folder / "IM0005.dcm"
+    content = path.read_bytes()
+    at = content.find(struct.pack("<HH", *DECISIVE[keyword]), 132 + 150)
+    element = bytearray(content[at : at + 8 + int.from_bytes(content[at + 6 : at + 8], "little")])
+    element[8] ^= 1
+    path.write_bytes(content[:at] + element + content[at:])
+    with pytest.raises(errors.InputError, match=r"case: .*IM0005\.dcm"):
+        read_dicom_folder(folder)

@@ -33,6 +33,9 @@ def _own_rescale(dataset: Dataset, k: int) -> None:
 
 
 simple("D15", "a rescale of its own for each slice", FINE_OTHER, _own_rescale)
+simple(
+    "D15b", "one slice with another intercept", warned("rescale_leap", truth=False), only(4, tags(RescaleIntercept=0))
+)
 simple("D16", "no rescale", refused("NotHUError"), tags(RescaleSlope=None, RescaleIntercept=None))
 simple("D16b", "rescale slope 0", refused("NotHUError"), tags(RescaleSlope=0))
 simple("D16c", "rescale to density", refused("NotHUError"), tags(RescaleType="MGML"))

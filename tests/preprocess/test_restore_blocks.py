@@ -21,9 +21,9 @@ def _grid() -> Geometry:
     return Geometry(SHAPE, affine)
 
 
-def _source(turned: bool) -> Geometry:
-    """Finer than the grid and a little larger at every end; turned or not."""
-    angle = np.radians(25 if turned else 0)
+def _source(turned: float) -> Geometry:
+    """Finer than the grid and a little larger at every end; turned by some degrees or not."""
+    angle = np.radians(25 * turned)
     turn = np.eye(4)
     turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     affine = np.diag([1.7, 1.3, 2.1, 1.0])
@@ -80,15 +80,15 @@ def test_slabs_of_any_size_lose_nothing(values: int, turned: bool, monkeypatch: 
     _check(restore(_logits(), _grid(), source), _logits(), source)
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("turned", [False, True, 0.02, -0.02])
 @pytest.mark.parametrize("cuts", [(3, 3, 4), (1, 5, 2), (6, 1, 7)])
-def test_blocks_decide_as_the_whole(cuts: tuple[int, int, int], turned: bool) -> None:
+def test_blocks_decide_as_the_whole(cuts: tuple[int, int, int], turned: float) -> None:
     source = _source(turned)
     _check(restore_blocks(_blocks(_logits(2), cuts), _grid(), source), _logits(2), source)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_lonely_organ_fades_to_all_sides(turned: bool) -> None:
+@pytest.mark.parametrize("turned", [False, True, 0.02, -0.02])
+def test_a_lonely_organ_fades_to_all_sides(turned: float) -> None:
     """One voxel of an organ in the middle of background, at every end of the grid once."""
     source = _source(turned)
     for place in [(0, 0, 0), (6, 5, 7), (0, 5, 3), (3, 2, 7), (6, 0, 4)]:
@@ -117,3 +117,15 @@ def test_a_grid_that_is_the_scan_s_own_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(found.labels, logits.argmax(axis=0))
     part = Geometry((3, 2, 4), _grid().affine @ np.array([[1, 0, 0, 2], [0, 1, 0, 1], [0, 0, 1, 3], [0, 0, 0, 1.0]]))
     np.testing.assert_array_equal(restore(logits, _grid(), part).labels, logits[:, 2:5, 1:3, 3:7].argmax(axis=0))
+
+
+def test_an_organ_of_a_single_voxel_of_a_coarse_scan_is_not_lost() -> None:
+    affine = np.diag([8.0, 6.0, 10.0, 1.0])
+    affine[:3, 3] = _grid().affine[:3, 3]
+    source = Geometry((4, 3, 4), affine)
+    for place in np.ndindex(4, 3, 4):
+        logits = np.stack([np.zeros(SHAPE), np.full(SHAPE, -2.0)]).astype(np.float32)
+        logits[(1, *(2 * np.array(place)))] = 3
+        expected = np.zeros(source.shape)
+        expected[place] = 1
+        np.testing.assert_array_equal(restore(logits, _grid(), source).labels, expected)
