@@ -91,6 +91,7 @@ def train_model(
     if not ranks.first:
         return None
     card = write_package(out / "package", network, settings, task.sampler.labels, task.sampler.cases)
+    report("scoring on the validation split")
     scores = validate(out, settings, dataset, report)
     if scores is not None:
         card = add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, len(scores.cases))))
@@ -186,7 +187,7 @@ def _task(settings: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str
     cache.fill(everyones_share((*dataset.of("train"), *looked_at)))  # ranks share the work, and then the result
     wait_for_all()
     cases = list(cache.load(dataset.of("train")))
-    say(f"{len(cases)} training cases; {cache.computed} prepared by this process, the others were in {cache.folder}")
+    say(f"{len(cases)} training cases")
     validation = cache.load(looked_at)
     sampler = PatchSampler(cases, settings, LabelTable.from_names(dataset.labels))
     return SegmentationTask(sampler, settings, list(validation))

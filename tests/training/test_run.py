@@ -68,11 +68,14 @@ def test_the_validation_masks_lie_on_the_scans_grid(finished: tuple[Path, Path, 
 
 
 def test_the_run_says_what_it_does(finished: tuple[Path, Path, list[str]]) -> None:
-    first, step, *rest = finished[2]
+    first, step, verdict, *rest = finished[2]
+    assert "of the step waits for data" in verdict
     assert (first, rest[:2]) == ("5 training cases", ["scoring on the validation split", "validated 1/1"])
     assert rest[2].startswith("report: ")
     assert step.startswith("step 3/3  loss ")
     assert {path.name for path in finished[1].iterdir()} == {
+        "cache",
+        "profile.jsonl",
         "last.safetensors",
         "log.jsonl",
         "package",
