@@ -93,6 +93,7 @@ def test_the_report_shows_curves_scores_and_cases_and_every_picture_is_there(
     pictures = re.findall(r'<img src="([^"]+)"', text)
     assert set(pictures) == {
         "pictures/curves.png",
+        "pictures/profile.png",
         "scores/plot.png",
         "pictures/v0_found.png",
         "pictures/v0_reference.png",

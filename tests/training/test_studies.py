@@ -76,11 +76,11 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six studies of five patients, one zipped, one by SEG, one with two organs; and one that nobody drew on."""
     root = tmp_path_factory.mktemp("studies")
     for number in range(4):
-        write_study(root / f"s{number}", f"patient {number % 3}", seed=number)
-    write_study(root / "s4", "patient 3", rois=("Parotid_L", "Parotid_R"), seed=4)
+        write_study(root / f"s{number}", f"planted-{number % 3}", seed=number)
+    write_study(root / "s4", "planted-3", rois=("Parotid_L", "Parotid_R"), seed=4)
     zipped(root / "s4")
-    write_study(root / "s5", "patient 4", seed=5, kind="seg")
-    write_study(root / "s6", "patient 5", seed=6, kind="none")
+    write_study(root / "s5", "planted-4", seed=5, kind="seg")
+    write_study(root / "s6", "planted-5", seed=6, kind="none")
     return root
 
 
@@ -127,7 +127,7 @@ def canonical(array: Array, geometry: Geometry) -> Array:
 
 def test_nothing_of_the_patient_is_written(index: Path) -> None:
     for file in index.parent.rglob("*"):
-        assert not file.is_file() or b"patient" not in file.read_bytes().lower()
+        assert not file.is_file() or b"planted" not in file.read_bytes().lower()
 
 
 def test_unchanged_studies_are_not_read_again_and_changed_ones_are(tmp_path: Path) -> None:
