@@ -101,8 +101,11 @@ def test_the_example_yields_all_seven_organs_on_their_sides() -> None:
 
 def test_ctrl_c_ends_it_soon_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "medseg", "segment", str(example_path()), "-o", str(out), "--backend", "torch"]
-    process = subprocess.Popen([*command, "--precision", "fp32"], stderr=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background has Ctrl-C ignored, and children inherit it.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from medseg.cli import main; main(sys.argv[1:])"
+    command = ["segment", str(example_path()), "-o", str(out), "--backend", "torch", "--precision", "fp32"]
+    process = subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = next(line for line in process.stderr if "forecast" in line)
     assert "This will take about" in said
