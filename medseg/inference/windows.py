@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -55,10 +55,11 @@ class Windows:
 
     @classmethod
     def of(cls, spec: InputSpec, shape: Sequence[int]) -> Windows:
-        """Windows over `shape` as a model's card wants them."""
-        if spec.spread is None:
-            return cls.over(shape, spec.patch_size, spec.overlap_ratio)
-        return cls.spread(shape, spec.patch_size, spec.overlap_ratio, spec.spread)
+        """Windows over `shape` as a model's card wants them; networks from nnU-Net are blended as there."""
+        if spec.spread is not None:
+            return cls.spread(shape, spec.patch_size, spec.overlap_ratio, spec.spread)
+        windows = cls.over(shape, spec.patch_size, spec.overlap_ratio)
+        return replace(windows, floor=NNUNET_FLOOR) if spec.intensity.startswith("nnunet") else windows
 
     def __len__(self) -> int:
         return math.prod(len(axis) for axis in self.starts)

@@ -23,6 +23,7 @@ from medseg.models.importers.weights import pick_tensors, read_checkpoint, witho
 PLANS, DATASET = "plans.json", "dataset.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _QUICK_OVERLAP, _FAITHFUL_OVERLAP = 0.3, 0.5
+_QUICK_MIRRORS = 2  # axes: four images of an unsure window in place of eight
 
 
 def read_nnunet(
@@ -71,7 +72,7 @@ def _assemble(
     mirror = [int(axis) for axis in contents[0].get("inference_allowed_mirroring_axes") or ()]
     # The mean of overlapping regions is taken before they become labels: inside the network alone.
     inside = mirror if faithful and head == "regions" else []
-    mirror_axes = in_ras_axes(mirror, codes) if faithful and not inside else ()
+    mirror_axes = () if head == "regions" else in_ras_axes(mirror, codes)[: None if faithful else _QUICK_MIRRORS]
     weights: dict[str, Tensor] = {}
     for number, (path, content) in enumerate(zip(checkpoints, contents, strict=True)):
         tensors = _once(pick_tensors(content, path, ("network_weights",)), len(options["features"]))
