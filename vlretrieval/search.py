@@ -140,7 +140,7 @@ class Searcher:
         first = self.store.nearest(vector, k, _both(asked, same), organ=organ)
         rest = self.store.nearest(vector, k, _both(asked, f"NOT {same}"), organ=organ) if same else Ranking.nothing()
         keys = np.concatenate([first.keys, rest.keys])[:k]
-        scores = np.concatenate([first.scores, rest.scores - 2])[:k]  # cosines: no other part comes between
+        scores = np.concatenate([first.scores, rest.scores])[:k]
         hits = self._hits(Ranking(keys, scores), k, lambda study, key: _like_reasons(study, regions, organ))
         return Found(tuple(hits))
 

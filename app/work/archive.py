@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,6 @@ from vlretrieval.query import parse_query
 from vlretrieval.search import Found, Searcher
 from vlretrieval.store import Store
 from vlretrieval.study import Hit
-
-ELSEWHERE = 2.0
-"""What `Searcher.like` takes off the cosine of a scan of another part of the body, so that it comes last."""
 
 
 def answer(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
@@ -62,7 +58,7 @@ def like(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     found = searcher.like_known(fingerprint(request.source), hits, organ=organ, where=where)
     if found is None:
         found = searcher.like_seen(_seen(request, store, progress), hits, organ=organ, where=where)
-    _tell(request.out, Found(tuple(map(_as_cosine, found.hits)), notes=found.notes))
+    _tell(request.out, found)
     return {}
 
 
@@ -132,6 +128,7 @@ def _has_words(organ: str) -> bool:
 
 
 def _seen(request: JobRequest, store: Store, progress: ProgressCallback) -> Seen:
+    segmenter_of(store)  # refuses one that is not here, as segmenting would: what it said of organs is compared
     for folder in map(Path, reversed(request.extra["results"])):
         if _is_of(folder, store):
             progress(Progress("read", 0.2, "Reading the scan"))
@@ -143,12 +140,7 @@ def _is_of(folder: Path, store: Store) -> bool:
     """Whether the archive's segmenter made a result, and nobody corrected it."""
     model, run = (json.loads((folder / name).read_text("utf-8")) for name in ("labels.json", "run.json"))
     made_by = f"{model['model'].get('name')}@{model['model'].get('version')}"
-    segmenter_of(store)
     return made_by == store.info.segmenter.partition(":")[0] and "corrected" not in run
-
-
-def _as_cosine(hit: Hit) -> Hit:
-    return replace(hit, score=hit.score + ELSEWHERE) if hit.score < -1 else hit
 
 
 def _tell(folder: Path, found: Found) -> None:

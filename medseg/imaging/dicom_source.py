@@ -62,7 +62,7 @@ def read_source(path: Path, geometry: Geometry, *, series: str) -> SourceSlices:
         InputError: the series is not there any more.
         GeometryError: the volume's slices are not those of the series, or frames of one object.
     """
-    with _dicom_files(path) as files, _quiet():
+    with dicom_files(path) as files, _quiet():
         stack = stack_slices(path, choose(path, _headers(path, files), series, _ACCEPTED).slices)
         if any(place[0].frames > 1 for place in stack.places):
             raise GeometryError(
@@ -73,7 +73,12 @@ def read_source(path: Path, geometry: Geometry, *, series: str) -> SourceSlices:
 
 
 @contextmanager
-def _dicom_files(path: Path) -> Iterator[Sequence[DicomFile]]:
+def dicom_files(path: Path) -> Iterator[Sequence[DicomFile]]:
+    """The DICOM files of a folder, of a zip (unpacked meanwhile), or beside a file.
+
+    Raises:
+        InputError: the zip is damaged, hostile or too large.
+    """
     if path.is_dir():
         yield list(_files(path))
     elif sniff(path) == "zip":

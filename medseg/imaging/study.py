@@ -15,7 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from medseg.errors import DataError, MedsegError, NoReferenceError
-from medseg.imaging.dicom_source import _dicom_files
+from medseg.imaging.dicom_source import dicom_files
 from medseg.imaging.reader import read_volume
 from medseg.imaging.rtstruct import RT_STRUCTURE_SET, read_rtstruct, referenced_series
 from medseg.imaging.seg import LABEL_MAP, SEGMENTATION, read_seg, segmented_series
@@ -63,7 +63,7 @@ def read_study(path: Path) -> DrawnStudy:
         InputError: the scan or a drawing cannot be read, or they do not fit together.
         DataError: drawings on several series, or two structures of one name.
     """
-    with _dicom_files(path) as files, warnings.catch_warnings(action="ignore"):
+    with dicom_files(path) as files, warnings.catch_warnings(action="ignore"):
         heads = [(file, _head(file.path)) for file in files]
         drawings = [
             _Drawing(file.path, file.label, str(head.get("SOPClassUID", "")), _belongs_to(head))

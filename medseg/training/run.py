@@ -15,7 +15,7 @@ from medseg.models.card import ModelCard
 from medseg.training.cache import CaseCache
 from medseg.training.cases import Dataset, read_index
 from medseg.training.checkpoint import LAST
-from medseg.training.config import TrainConfig, load_config
+from medseg.training.config import FoldConfig, TrainConfig, load_config
 from medseg.training.distributed import Ranks, everyones_share, joined, wait_for_all
 from medseg.training.foreign import adopt, locate
 from medseg.training.package import add_metrics, write_package
@@ -25,7 +25,7 @@ from medseg.training.profiler import TrainingProfiler
 from medseg.training.run_report import write_report, write_small_batch_report
 from medseg.training.segmentation import SegmentationTask
 from medseg.training.small_batch import require_sound, try_small_batch
-from medseg.training.subset import fold_of, write_subset
+from medseg.training.subset import deal_folds, write_subset
 from medseg.training.tracking import mirror, require_mlflow
 from medseg.training.trainer import Trainer
 from medseg.training.validation import card_metrics, validate
@@ -72,24 +72,43 @@ def train_model(
         require_mlflow()
     with joined(settings.loop.device) as ranks:
         say = report if ranks.first else _quiet
-        settings = _with_data(settings, out, ranks, say)
-        assert settings.index is not None
-        _check_left_out(read_index(settings.index), say)
-        settings = _with_fold(settings, out, ranks)
-        assert settings.index is not None
-        dataset = read_index(settings.index)
+        settings, dataset = _with_data(settings, out, ranks, say)
         task = _task(settings, dataset, out, say)
         if settings.small_batch is not None and stage != "full" and not (out / LAST).is_file():
-            small = try_small_batch(out, settings, task, dataset, ranks, say)
-            if ranks.first:
-                report(f"report: {write_small_batch_report(out, settings)}")
-            if stage == "both":
-                require_sound(small)
+            _try_first(out, settings, task, dataset, ranks, say, needed=stage == "both")
         if stage == "small":
             return None
         network = _train(settings, task, out, ranks, say)
-    if not ranks.first:
-        return None
+    return _finish(out, settings, task, dataset, network, report) if ranks.first else None
+
+
+def _try_first(
+    out: Path,
+    settings: TrainConfig,
+    task: SegmentationTask,
+    dataset: Dataset,
+    ranks: Ranks,
+    say: Callable[[str], None],
+    *,
+    needed: bool,
+) -> None:
+    """The small-batch validation; where it is `needed`, one that was not sound ends the run."""
+    small = try_small_batch(out, settings, task, dataset, ranks, say)
+    if ranks.first:
+        say(f"report: {write_small_batch_report(out, settings)}")
+    if needed:
+        require_sound(small)
+
+
+def _finish(
+    out: Path,
+    settings: TrainConfig,
+    task: SegmentationTask,
+    dataset: Dataset,
+    network: nn.Module,
+    report: Callable[[str], None],
+) -> Path:
+    """The package, its scores on the validation split, the report; returns the package's folder."""
     card = write_package(out / "package", network, settings, task.sampler.labels, task.sampler.cases)
     report("scoring on the validation split")
     scores = validate(out, settings, dataset, report)
@@ -150,7 +169,21 @@ def _check_left_out(dataset: Dataset, say: Callable[[str], None]) -> None:
         say(f"left out: {study.id}: {study.reason}")
 
 
-def _with_data(settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[str], None]) -> TrainConfig:
+def _with_data(
+    settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[str], None]
+) -> tuple[TrainConfig, Dataset]:
+    """The settings with an index of ours, its cases fit for use and parted as the settings say; and that data set."""
+    settings = _with_index(settings, out, ranks, say)
+    assert settings.index is not None
+    dataset = read_index(settings.index)
+    _check_left_out(dataset, say)
+    if settings.folds is None:
+        return settings, dataset
+    index = _parted(dataset, settings.folds, out, ranks)
+    return settings.model_copy(update={"index": index}), read_index(index)
+
+
+def _with_index(settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[str], None]) -> TrainConfig:
     """The settings with an index of ours: the first rank computes phantoms or links another tool's data set."""
     folder = out / "data"
     if settings.index is not None:
@@ -167,18 +200,18 @@ def _with_data(settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[st
     return settings.model_copy(update={"index": folder / "index.json"})
 
 
-def _with_fold(settings: TrainConfig, out: Path, ranks: Ranks) -> TrainConfig:
-    """The settings with an index in which one fold validates and the others train; as they are without folds."""
-    if settings.folds is None:
-        return settings
-    assert settings.index is not None
-    dataset, count, number = read_index(settings.index), settings.folds.count, settings.folds.number
-    folder = out / "data" / f"fold-{number}-of-{count}"
+def _parted(dataset: Dataset, folds: FoldConfig, out: Path, ranks: Ranks) -> Path:
+    """An index in which one fold validates and the others train."""
+    dealt = deal_folds((case.patient for case in dataset.cases), folds.count)
+    if len(dealt) < folds.count:
+        reason = f"{len(dealt)} patients cannot be parted into {folds.count} folds."
+        raise ConfigError(reason, advice="Take fewer folds.")
+    folder = out / "data" / f"fold-{folds.number}-of-{folds.count}"
     if ranks.first:
-        splits = {c.id: "validation" if fold_of(c.patient, count) == number else "train" for c in dataset.cases}
+        splits = {c.id: "validation" if dealt[c.patient] == folds.number else "train" for c in dataset.cases}
         write_subset(dataset, folder, splits)
     wait_for_all()
-    return settings.model_copy(update={"index": folder / "index.json"})
+    return folder / "index.json"
 
 
 def _task(settings: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str], None]) -> SegmentationTask:

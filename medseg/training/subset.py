@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from medseg.imaging.emit import emit_json
@@ -30,6 +30,7 @@ def _entry(case: CaseFiles, split: str) -> dict[str, object]:
     return {"id": case.id, "split": split, **kept}
 
 
-def fold_of(patient: str, folds: int) -> int:
-    """The fold in which a patient validates: by the name alone, so that it stays when others come or go."""
-    return int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % folds
+def deal_folds(patients: Iterable[str], folds: int) -> dict[str, int]:
+    """The fold in which each patient validates: dealt out in an order that names decide, so that none stays empty."""
+    order = sorted(set(patients), key=lambda patient: hashlib.sha256(patient.encode()).digest())
+    return {patient: number % folds for number, patient in enumerate(order)}
