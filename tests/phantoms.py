@@ -29,6 +29,7 @@ ROD_CENTRE_MM, ROD_RADIUS_MM = (0.0, -34.0), 7.0
 SPHERE_ML = 4 / 3 * math.pi * SPHERE_RADIUS_MM**3 / 1000
 BOX_ML = math.prod(BOX_SIZE_MM) / 1000
 BODY_ML = 4 / 3 * math.pi * math.prod(BODY_AXES_MM) / 1000
+SMALL, LARGE = (30, 26, 24), (36, 32, 30)
 PLANTED_NAME = "DOE^PLANTED"
 """Stands in every DICOM phantom and must be found in no output, log or error."""
 
@@ -300,3 +301,11 @@ def edit_dicom(path: Path, change: Callable[[pydicom.Dataset], object]) -> Path:
     change(dataset)
     dataset.save_as(path)
     return path
+
+
+def write_two_and_a_damaged(folder: Path) -> Path:
+    """Two bodies of different size, small.nii.gz and large.nii.gz, and broken.nii.gz; returns the folder."""
+    small = write_nifti(folder / "small.nii.gz", phantom_volume(SMALL, (5.0, 5.0, 5.5), orientation="LPS"))
+    write_nifti(folder / "large.nii.gz", phantom_volume(LARGE, (5.0, 5.0, 5.5), seed=2))
+    (folder / "broken.nii.gz").write_bytes(small.read_bytes()[:2000])
+    return folder

@@ -29,6 +29,16 @@ def test_help_names_the_commands() -> None:
     assert done.stderr == ""
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-u", "-m", "medseg", "segment", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before a word was said
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == b""
+
+
 def test_importing_medseg_is_quick_and_brings_no_torch() -> None:
     code = "import sys, medseg, medseg.cli; print([m for m in ('torch', 'monai', 'matplotlib') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,22 +22,16 @@ from app.studies import Refused
 from app.text import say
 from app.widgets.question import Filters, Question
 from tests.app.conftest import OTHER, VISITOR, run, until
-from tests.phantoms import phantom_volume, write_nifti
+from tests.phantoms import LARGE, phantom_volume, write_nifti, write_two_and_a_damaged
 from vlretrieval.query import parse_query
 from vlretrieval.store import StoreInfo
 
 MAIN = str(Path(room.__file__).with_name("main.py"))
-SMALL, LARGE = (30, 26, 24), (36, 32, 30)
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two bodies of different size, and a damaged file."""
-    folder = tmp_path_factory.mktemp("scans")
-    small = write_nifti(folder / "small.nii.gz", phantom_volume(SMALL, (5.0, 5.0, 5.5), orientation="LPS"))
-    write_nifti(folder / "large.nii.gz", phantom_volume(LARGE, (5.0, 5.0, 5.5), seed=2))
-    (folder / "broken.nii.gz").write_bytes(small.read_bytes()[:2000])
-    return folder
+    return write_two_and_a_damaged(tmp_path_factory.mktemp("scans"))
 
 
 @pytest.fixture(scope="module")

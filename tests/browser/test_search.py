@@ -12,14 +12,13 @@ from playwright.sync_api import Browser, Page, expect
 from app.text import name_of, say, sentences
 from tests.browser.conftest import Server
 from tests.browser.hands import JOB_MS, TISSUE, View, choose, upload
-from tests.phantoms import phantom_volume, write_nifti
+from tests.phantoms import LARGE, phantom_volume, write_nifti, write_two_and_a_damaged
 
 pytest.importorskip("lancedb")
 pytest.importorskip("sklearn")
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 INDEX_MS = 600_000
-SMALL, LARGE = (30, 26, 24), (36, 32, 30)
 HEAD_NECK = "Head and neck, organs at risk"
 HEADS = {"pt_100_ct", "pt_210_ct"}
 
@@ -82,12 +81,7 @@ def thumbnail(page: Page, study: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two computed bodies of different size, and a damaged file."""
-    folder = tmp_path_factory.mktemp("scans")
-    small = write_nifti(folder / "small.nii.gz", phantom_volume(SMALL, (5.0, 5.0, 5.5), orientation="LPS"))
-    write_nifti(folder / "large.nii.gz", phantom_volume(LARGE, (5.0, 5.0, 5.5), seed=2))
-    (folder / "broken.nii.gz").write_bytes(small.read_bytes()[:2000])
-    return folder
+    return write_two_and_a_damaged(tmp_path_factory.mktemp("scans"))
 
 
 def test_a_folder_is_indexed_and_searched(page: Page, server: Server, browser: Browser, scans: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medseg.cli import check_data, main
+from medseg.cli import main
+from medseg.commands.training import check_data
 from medseg.imaging.nifti import write_label_map
 from medseg.imaging.volume import Geometry, Volume
 from medseg.training.check_report import check_and_report

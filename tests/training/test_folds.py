@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medseg.cli import train
+from medseg.commands.training import train
 from medseg.errors import ConfigError
 from medseg.models.store import load_model
 from medseg.training.cases import read_index

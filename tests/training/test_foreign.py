@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from medseg.cli import train
+from medseg.commands.training import train
 from medseg.errors import DataError
 from medseg.imaging.nifti import write_label_map
 from medseg.models.store import load_model

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from medseg.cli import train
+from medseg.commands.training import train
 from medseg.errors import ConfigError, DataError
 from medseg.imaging.nifti import read_label_map
 from medseg.inference.segmenter import build_segmenter

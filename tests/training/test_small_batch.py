@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medseg.cli import train
+from medseg.commands.training import train
 from medseg.errors import DataError
 from medseg.models.store import load_model
 from medseg.training.checkpoint import LAST

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from medseg.cli import check_data, train
+from medseg.commands.training import check_data, train
 from medseg.errors import DataError
 from medseg.imaging import read_volume
 from medseg.imaging.nifti import read_label_map, read_nifti
