@@ -65,7 +65,12 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     backend = "nccl" if place.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_S))
+    patience = timedelta(seconds=TIMEOUT_S)
+    met, rank, world = next(dist.rendezvous("env://", timeout=patience))  # type: ignore[attr-defined]
+    # torchrun at a fixed address keeps its store when it starts the ranks anew: with the addresses of those that ended.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"start-{attempt}", met)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
     try:
         yield Ranks(dist.get_rank(), world, place)
         dist.barrier()  # who keeps the others together leaves last

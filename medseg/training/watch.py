@@ -45,9 +45,8 @@ class Watch:
         self._cause = ""
         if ranks.world > 1:
             # Of every run in this process its own signs, and of every restart by torchrun.
-            attempt = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_runs)}"
             met = dist.distributed_c10d._get_default_store()
-            self._store = dist.PrefixStore(f"watch-{attempt}", met)  # type: ignore[attr-defined]
+            self._store = dist.PrefixStore(f"watch-{next(_runs)}", met)  # type: ignore[attr-defined]
             self._seen = {rank: (b"", time.monotonic()) for rank in range(ranks.world) if rank != ranks.rank}
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()

@@ -48,8 +48,11 @@ class View:
 
     def tile(self, plane: str) -> Box:
         self.root.locator("canvas").first.scroll_into_view_if_needed()
-        found = self.root.locator(f'rect.tile[data-plane="{plane}"]').first.bounding_box()
-        assert found is not None
+        drawn = self.root.locator(f'rect.tile[data-plane="{plane}"]').first
+        found = drawn.bounding_box()
+        while found is None:  # drawn anew at this moment; waits for it, or fails
+            drawn.wait_for()
+            found = drawn.bounding_box()
         return Box(found["x"], found["y"], found["width"], found["height"])
 
     def hover(self, place: tuple[float, float]) -> dict[str, Any]:
