@@ -49,6 +49,11 @@ class Entry:
         return JobRequest(self.source, out, model=model, series=self.series, options=options, extra=extra or {})
 
 
+def first_picture_of(scan_folder: Path) -> Path:
+    """PNG of three planes, beside the folder of the scan: it is there before that."""
+    return scan_folder.with_suffix(".png")
+
+
 def problem_of(entry: Entry, error: Failure) -> Problem:
     """What went wrong with a study, in words that name it as the visitor does."""
     # Errors name the file as we stored it; the visitor knows it by another name.

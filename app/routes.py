@@ -123,10 +123,10 @@ async def _small(request: Request, study: str, visitor: str) -> Response:
 
 
 async def _first(request: Request, study: str, visitor: str) -> Response:
-    scan = await run_in_threadpool(_scan, study, visitor)
-    if scan is None:
+    path = await run_in_threadpool(desk().first_picture, study, visitor)
+    if path is None:
         return Response(status_code=_NOT_THERE, headers=_PRIVATE)
-    return FileResponse(scan.first_picture(), media_type="image/png", headers=_PRIVATE)
+    return FileResponse(path, media_type="image/png", headers=_PRIVATE)
 
 
 async def _slice(request: Request, study: str, visitor: str) -> Response:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from app.nifti_bytes import nifti_bytes
 
-FACTS, HU, FIRST = "scan.json", "hu.npy", "first.png"
+FACTS, HU = "scan.json", "hu.npy"
 MASK, PAGE = "mask.npy", "page.json"
 Array = NDArray[Any]
 
@@ -65,10 +65,6 @@ class Scan:
         """int16 [x, y, z], mapped from the disk."""
         hu: Array = np.load(self.folder / HU, mmap_mode="r")
         return hu
-
-    def first_picture(self) -> Path:
-        """PNG of three planes, side by side."""
-        return self.folder / FIRST
 
     def voxel_at(self, place_mm: tuple[float, float, float]) -> tuple[int, int, int] | None:
         """The voxel of a place (RAS mm); None beyond the scan."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from app.corrections import Corrections
-from app.entries import Entry, Run, problem_of
+from app.entries import Entry, Run, first_picture_of, problem_of
 from app.errands import Errands
 from app.folders import KEEP_HOURS, WorkFolders
 from app.imports import Imports
@@ -32,6 +33,7 @@ from medseg.runtime.options import Options
 
 _SWEEP_S = 600.0
 _LET_GO_S = 60.0
+_GLANCE_S = 0.03
 
 
 class Desk:
@@ -129,7 +131,9 @@ class Desk:
         accept: str = "",
     ) -> str:
         folder = self.folders.root / study / f"scan-{secrets.token_hex(4)}"
-        look = self.readers.submit(JobRequest(source, folder, series=series, options=Options(accept=accept)))
+        extra = {"first": str(first_picture_of(folder))}
+        options = Options(accept=accept)
+        look = self.readers.submit(JobRequest(source, folder, series=series, options=options, extra=extra))
         self._put(study, Entry(visitor, title, source, shown, look, folder, series, accept))
         return study
 
@@ -224,6 +228,20 @@ class Desk:
             scan,
             tuple(self._run_view(study, entry, run) for run in entry.runs),
         )
+
+    def first_picture(self, study: str, visitor: str) -> Path | None:
+        """The PNG that is shown until the viewer has loaded; None while there is none."""
+        entry = self._owned(study, visitor)
+        path = None if entry is None else first_picture_of(entry.scan_folder)
+        return path if path is not None and path.is_file() else None
+
+    def await_reading(self, study: str, visitor: str, patience_s: float, *, or_picture: bool = False) -> None:
+        """Return once the scan is read, or (`or_picture`) can be seen; at the latest after `patience_s`."""
+        deadline = time.monotonic() + patience_s
+        while self.view(study, visitor).phase == "reading" and time.monotonic() < deadline:
+            if or_picture and self.first_picture(study, visitor) is not None:
+                return
+            self.entry(study, visitor).look.wait(_GLANCE_S)
 
     def _run_view(self, study: str, entry: Entry, run: Run) -> RunView:
         now, job = run.job.status, run.job  # one moment: its fields fit together

@@ -6,6 +6,7 @@ from html import escape
 
 import streamlit as st
 
+from app.catalogue import load_ahead
 from app.desk import desk, is_local, visitor
 from app.folders import KEEP_HOURS
 from app.results import Result
@@ -39,6 +40,7 @@ def _begin() -> None:
     with middle:
         study = show_intake()
         fetch_ahead()
+        load_ahead()
     if study is not None:
         st.query_params["study"] = study
         st.rerun()
@@ -103,15 +105,15 @@ def _show_read(view: StudyView) -> None:
     preview = _preview(view, run) if result is None else None
     with head:
         other = _show_head(view, run, result)
-    with news:
-        _show_news(view, run, result, is_preview=preview is not None)
-    with picture:
+    with picture:  # before the news: the browser is busy with it longest
         compare = None if other is None or run is None else other_side(view, run, other)
         shown = result or preview
         saved = show_viewer(view.id, view.scan, run, shown, is_preview=preview is not None, compare=compare)  # type: ignore[arg-type]
     if saved is not None:
         st.query_params["result"] = str(saved)
         st.rerun()
+    with news:
+        _show_news(view, run, result, is_preview=preview is not None)
     with below:
         if run is None or result is None:
             show_summary(view)

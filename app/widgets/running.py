@@ -9,16 +9,25 @@ from app.studies import RunView
 from app.text import name_of, say
 from app.widgets.models import title_of
 from app.widgets.problems import plain
+from app.widgets.style import base_path
 
-_POLL_S, _READING_POLL_S = 0.5, 0.2
+_POLL_S, _READING_POLL_S = 0.5, 1.0
 
 
 @st.fragment(run_every=_READING_POLL_S)
 def watch_reading(study: str) -> None:
-    """Follow the reading of a scan; the page goes on by itself."""
+    """Follow the reading of a scan, see it as soon as it can be seen; the page goes on by itself."""
+    st.progress(0.5, text=say("study.reading"))
+    place = st.empty()
+    # Waiting here, not by a quick pulse of the browser's: each would cost it work while the scan is being read.
+    desk().await_reading(study, visitor(), _READING_POLL_S, or_picture=True)
+    if desk().first_picture(study, visitor()) is not None:
+        place.html(
+            f'<img class="first-picture" src="{base_path()}/study/{study}/first.png" alt="{say("viewer.first")}">'
+        )
+        desk().await_reading(study, visitor(), _READING_POLL_S)
     if desk().view(study, visitor()).phase != "reading":
         st.rerun()
-    st.progress(0.5, text=say("study.reading"))
 
 
 @st.fragment(run_every=_POLL_S)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from app.scans import FACTS, FIRST, HU
+from app.scans import FACTS, HU
 from app.work.reading import read
 from medseg.imaging import Volume
-from medseg.imaging.emit import emit_json
+from medseg.imaging.emit import emit, emit_json
 from medseg.imaging.room import reading_room
 from medseg.imaging.volume import Array, reorient
 from medseg.jobs.request import JobRequest
@@ -22,7 +23,9 @@ FIRST_WINDOW = (40.0, 400.0)
 
 
 def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
-    """Read the scan into `request.out`: facts, HU in canonical order, and a first picture.
+    """Read the scan into `request.out`: facts, and HU in canonical order; a first picture into `extra["first"]`.
+
+    The picture lies there as soon as the scan is read, while the rest is still being made.
 
     Raises:
         InputError: the scan cannot be used, or holds several series.
@@ -33,9 +36,9 @@ def look(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     progress(Progress("read", 0.1, "Reading the scan"))
     volume = read(request)
     progress(Progress("show", 0.6, "Preparing the pictures"))
+    if first := request.extra.get("first"):
+        emit(Path(first), lambda path: path.write_bytes(first_picture(volume)))
     hu = canonical_hu(volume)
-    spacing = volume.geometry.canonical().spacing_mm
-    (request.out / FIRST).write_bytes(first_picture(hu, spacing))
     np.save(request.out / HU, hu)
     emit_json(request.out / FACTS, facts_of(volume, hu))
     return {"findings": [str(finding) for finding in volume.findings]}
@@ -51,9 +54,10 @@ def canonical_hu(volume: Volume) -> Array:
     return hu
 
 
-def first_picture(hu: Array, spacing_mm: tuple[float, float, float]) -> bytes:
+def first_picture(volume: Volume) -> bytes:
     """Three planes through the middle, side by side, as PNG: what is shown until the viewer itself has loaded."""
-    scene = Scene(hu, np.broadcast_to(np.uint8(0), hu.shape), spacing_mm, {})
+    hu = reorient(volume.hu, volume.geometry.to_canonical)
+    scene = Scene(hu, np.broadcast_to(np.uint8(0), hu.shape), volume.geometry.canonical().spacing_mm, {})
     middle = tuple(size // 2 for size in scene.shape)
     look = Look(FIRST_WINDOW, {}, size=FIRST_SIZE, lines=False)
     strip = Image.new("RGB", (FIRST_SIZE * len(PLANES), FIRST_SIZE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,10 +90,9 @@ def test_the_small_copy_fills_the_same_space(tmp_path: Path, side: int) -> None:
     assert image.get_data_dtype() == np.int16
 
 
-def test_the_first_picture_shows_three_planes(ready: SimpleNamespace) -> None:
-    scan = read_scan(ready.scan)
-    assert scan is not None
-    picture = np.asarray(Image.open(io.BytesIO(scan.first_picture().read_bytes())).convert("L")).astype(float)
+def test_the_first_picture_shows_three_planes(ready: SimpleNamespace, tmp_path: Path) -> None:
+    look(JobRequest(ready.path, tmp_path, extra={"first": str(tmp_path / "first.png")}), ignore)
+    picture = np.asarray(Image.open(tmp_path / "first.png").convert("L")).astype(float)
     third = picture.shape[1] // 3
     assert all(picture[:, third * n : third * (n + 1)].std() > 20 for n in range(3))
 

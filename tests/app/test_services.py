@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.results import FILES
 from app.services import Desk
@@ -44,6 +45,20 @@ def test_an_upload_is_seen_and_becomes_a_result_on_its_grid(desk: Desk, tmp_path
     assert result.mask()[result.middles[bone]] == bone
     assert result.middles[bone][1] < 20 + ROD_CENTRE_MM[1] / 3.5 + 2  # the rod is at the back
     assert sum(result.histograms[bone].counts) == (result.mask() == bone).sum()
+
+
+def test_the_first_picture_is_there_before_the_viewers_data_and_for_its_owner_alone(desk: Desk, tmp_path: Path) -> None:
+    study = desk.take_path(write_nifti(tmp_path / "a.nii.gz", phantom_volume()), VISITOR)
+    desk.await_reading(study, VISITOR, 60, or_picture=True)
+    picture = desk.first_picture(study, VISITOR)
+    assert picture is not None
+    with Image.open(picture) as image:
+        assert image.size == (3 * 480, 480)
+    assert desk.first_picture(study, OTHER) is None
+    desk.await_reading(study, VISITOR, 60)
+    scan = desk.scan(study, VISITOR)
+    assert scan is not None
+    assert picture.stat().st_mtime_ns < (scan.folder / "scan.json").stat().st_mtime_ns
 
 
 def test_the_zip_holds_the_files_and_nothing_of_the_page(desk: Desk, tmp_path: Path) -> None:
