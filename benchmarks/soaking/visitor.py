@@ -6,13 +6,16 @@ import contextlib
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Common_pb2 import FileUploaderState, UploadedFileInfo
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from urllib3.util import Retry
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 ANSWER_S = 120
+RETRIES = 2
 
 
 class Visitor:
@@ -21,6 +24,8 @@ class Visitor:
     def __init__(self, base: str) -> None:
         self.base = base
         self.http = requests.Session()
+        # As browsers do: a kept connection that the server closes just now is no reason to give up.
+        self.http.mount("http://", HTTPAdapter(max_retries=Retry(total=RETRIES, backoff_factor=0.1)))
         self.http.get(base, timeout=ANSWER_S, headers={"Accept": "text/html"})  # a page brings the visitor's cookie
         self.http.get(f"{base}/_stcore/health", timeout=ANSWER_S)  # sets the cookie against forged requests
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.http.cookies)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
 from medseg.errors import ConfigError
@@ -77,7 +76,7 @@ def benchmark_memory(
     geometry = Geometry(shape, np.eye(4))
     scan = _scan(shape)
     costs = measure_tiles(predictor, SPEC.patch_size)
-    plan = fit(Job(geometry, SPEC, classes), costs, resident_mb(), max_memory_mb)
+    plan = fit(Job(geometry, SPEC, classes, bare=True), costs, resident_mb(), max_memory_mb)
     reset_peak_memory()
     began = time.perf_counter()
     labels = restore_blocks(_blocks(predictor, scan, plan, on_window), geometry, geometry).labels
@@ -117,6 +116,8 @@ def _blocks(
 
 def _compare(predictor: Predict, scan: Array, labels: Array) -> tuple[float, int]:
     """MONAI on the first two windows of every axis, judged where no third one reaches."""
+    from monai.inferers.utils import sliding_window_inference
+
     starts = Windows.of(SPEC, scan.shape).starts
     seen = tuple(slice(0, axis[1] + side) for axis, side in zip(starts, SPEC.patch_size, strict=True))
     judged = tuple(slice(0, axis[2] if len(axis) > 2 else None) for axis in starts)

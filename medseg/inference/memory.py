@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 
 import numpy as np
 import psutil
@@ -23,7 +22,7 @@ from medseg.inference.streaming import BLOCK_VALUES, Predict, columns, count_vis
 from medseg.inference.windows import Box, Windows, common, shape_of
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import model_grid
-from medseg.preprocess.resample import PIECE_VOXELS
+from medseg.preprocess.resample import PIECE_VOXELS, grid_like
 from medseg.preprocess.restore import SLAB_VALUES
 from medseg.runtime.provenance import peak_memory_mb, reset_peak_memory
 
@@ -114,6 +113,7 @@ class Job:
         classes: background included.
         searched: the box of the model's grid that is computed at all; None is all of it.
         body: about where in it windows will lie, for the time alone; None is everywhere.
+        bare: labels are decided and nothing else; the image that the network wants is in memory, too.
     """
 
     source: Geometry
@@ -121,6 +121,7 @@ class Job:
     classes: int
     searched: Box | None = None
     body: Box | None = None
+    bare: bool = False
 
     @property
     def grid(self) -> Geometry:
@@ -150,26 +151,38 @@ def forecast(job: Job, tile: TileCost, occupied_mb: float, parts: tuple[int, int
         occupied_mb: what the process holds before it starts.
         parts: how the plane is cut.
     """
-    grid, visited = job.grid, job.visited()
-    voxels, cells = math.prod(job.source.shape), math.prod(grid.shape)
-    # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each.
-    finish = 7 * voxels + _FLOAT * cells
+    visited, voxels = job.visited(), math.prod(job.source.shape)
     stream = _stream_bytes(job, parts, tile.batch) + tile.memory_mb * MB
-    peak_mb = occupied_mb + max(_prepare_bytes(job.source.canonical(), grid), stream, finish) / MB + _LATER_MB
+    # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each.
+    stages = [stream] if job.bare else [prepare_bytes(job), stream, 7 * voxels]
+    peak_mb = occupied_mb + max(stages) / MB + _LATER_MB
     visits = count_visits(Windows.of(job.spec, visited), visited, columns(visited, parts))
     looks = visits * (1 + _MIRRORED * (job.images - 1))
     seconds = looks * tile.seconds + voxels * job.classes / _RESTORE_VALUES_PER_SECOND
     return Forecast(round(peak_mb, 1), round(seconds, 2), parts, tile.batch)
 
 
-def _prepare_bytes(source: Geometry, grid: Geometry) -> float:
-    """The largest pair of arrays that resampling holds at a time, or the copies that normalising makes."""
-    shape, held = list(source.shape), [0.0]
-    for axis in np.argsort(np.array(grid.shape) / np.array(source.shape)):
-        shape[axis] = grid.shape[axis]
-        held.append(_FLOAT * math.prod(shape))
-    pairs = [a + b for a, b in pairwise(held)]
-    return max(*pairs, 3 * held[-1]) + 3 * _FLOAT * min(PIECE_VOXELS, math.prod(source.shape))
+def prepare_bytes(job: Job) -> float:
+    """What the steps of `prepare` hold at a time, the largest of them."""
+    source, cells = math.prod(job.source.shape), math.prod(job.grid.shape)
+    steps = [*_resample_values(job), cells]
+    if "z-score" in job.spec.intensity:  # the clipped scan and its squares in double precision; clipping, shifting
+        steps += [cells + 3 * source, 3 * cells]
+    return _FLOAT * max(steps)
+
+
+def _resample_values(job: Job) -> list[int]:
+    """By axis: what goes into a matrix product, that laid out for it, and what comes out. Then the way to one piece."""
+    source = job.source.canonical()
+    target = grid_like(source, job.spec.spacing_mm).shape
+    shape, held = list(source.shape), []
+    order = [int(axis) for axis in np.argsort(np.array(target) / np.array(source.shape))]
+    for axis in order:
+        before, is_same = math.prod(shape), shape[axis] == target[axis]
+        shape[axis] = target[axis]
+        aside = 3 * min(PIECE_VOXELS, before) if axis == order[0] else 0 if is_same else 2 * before
+        held.append(aside + math.prod(shape))
+    return [*held, math.prod(shape) + math.prod(job.grid.shape)]
 
 
 def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
@@ -179,11 +192,12 @@ def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
     sums = classes * min(i, held[0]) * min(j, held[1]) * depth
     kept = 1 + spec.overlap_ratio + 1 / classes  # what is carried on is copied once; the weights
     blocks = 2 * min(sums, BLOCK_VALUES) + 4 * SLAB_VALUES
-    tiles = batch * (classes + 2) * math.prod(spec.patch_size)  # logits, and images: these and the next
-    product = classes * math.prod(spec.patch_size)  # one window's logits times its weights
+    tiles = 2 * batch * math.prod(spec.patch_size)  # images: these and the next
+    product = classes * math.prod(spec.patch_size)  # one window's logits, where they come in half precision
     twins = 0 if job.images == 1 else 4 * batch * product  # their sum, one of them, put back, and the mean
     scan = 2 * math.prod(job.source.shape)  # labels and confidence
-    return scan + _FLOAT * (math.prod(job.grid.shape) + kept * sums + blocks + tiles + product + twins)
+    image = 0 if job.bare else math.prod(job.grid.shape)
+    return scan + _FLOAT * (image + kept * sums + blocks + tiles + product + twins)
 
 
 def fit(

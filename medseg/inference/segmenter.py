@@ -133,15 +133,21 @@ class NetworkSegmenter:
         with clock.stage("forecast"):
             plan = self.forecast(volume, max_memory_mb, within)
             progress(Progress("forecast", 0.08, f"This will take {plan}"))
+        label_map = self._decide(volume, plan, clock, progress, within)
+        with clock.stage("clean"):
+            progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
+            return replace(self._clean(label_map, volume), forecast=plan)
+
+    def _decide(
+        self, volume: Volume, plan: Forecast, clock: StageClock, progress: ProgressCallback, within: Region | None
+    ) -> LabelMap:
+        """The network's labels; the image that it saw is gone afterwards, which cleaning has room for."""
         with clock.stage("prepare"):
             progress(Progress("prepare", 0.1, "Resampling to the model's grid"))
             prepared = self._prepare(volume)
         with clock.stage("segment"):
             blocks = self._blocks(prepared, plan, progress, within)
-            label_map = restore_blocks(blocks, prepared.grid, prepared.source)
-        with clock.stage("clean"):
-            progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
-            return replace(self._clean(label_map, volume), forecast=plan)
+            return restore_blocks(blocks, prepared.grid, prepared.source)
 
     def rough(self, volume: Volume, organs: Sequence[str]) -> Array:
         """Where any of `organs` is, bool on the model's own grid; neither cleaned nor checked."""

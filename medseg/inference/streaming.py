@@ -31,7 +31,7 @@ Skip = Callable[[Array], bool]
 # Windows [B, channels, *window], their logits [B, C, *window] and shares of the blend [B, *window] -> better logits.
 Refine = Callable[[Tensor, Tensor, Tensor], Tensor]
 CERTAIN = 10.0  # logit of background where nothing but air is
-BLOCK_VALUES = 16_000_000  # floats of one block: more are handed over in several
+BLOCK_VALUES = 8_000_000  # floats of one block: more are handed over in several
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,23 @@ def stream_logits(
         sums = _Sums(column, area, shape, windows.size)
         for step in _ahead(_steps(image, windows, area, skip, air, batch)):
             if step.tiles:
-                tiles = torch.from_numpy(np.stack(step.tiles))
-                logits = predictor(tiles)
-                if refine is not None:
-                    logits = refine(tiles, logits, torch.stack([windows.shares(start) for start in step.starts]))
-                for out, start in zip(logits, step.starts, strict=True):
-                    sums.add(out, weights, start)
+                _compute(step, sums, predictor, refine, windows, weights)
             done += step.visited
             on_window(done / total)
             if step.until is not None:
                 yield from sums.release(step.until)
+
+
+def _compute(
+    step: _Step, sums: _Sums, predictor: Predict, refine: Refine | None, windows: Windows, weights: Tensor
+) -> None:
+    """A step's windows through the network and into the sums; their logits are gone before the next ones come."""
+    tiles = torch.from_numpy(np.stack(step.tiles))
+    logits = predictor(tiles)
+    if refine is not None:
+        logits = refine(tiles, logits, torch.stack([windows.shares(start) for start in step.starts]))
+    for out, start in zip(logits, step.starts, strict=True):
+        sums.add(out, weights, start)
 
 
 def _steps(

@@ -29,6 +29,16 @@ def normalise(hu: T, window_hu: tuple[float, float]) -> T:
     return (hu.clip(low, high) - low) / unit - 1  # type: ignore[operator,return-value]
 
 
+def normalise_in_place(hu: Array, window_hu: tuple[float, float]) -> Array:
+    """As `normalise`, bit for bit, with no second array: `hu` (float32) itself is changed and returned."""
+    low, high = window_hu
+    np.clip(hu, low, high, out=hu)
+    hu -= low
+    hu /= (high - low) / 4
+    hu -= 1
+    return hu
+
+
 def statistics(hu: Array, window_hu: tuple[float, float]) -> tuple[float, float]:
     """Mean and standard deviation of a scan's voxels, clipped to the window; HU. A flat scan deviates by 1."""
     clipped = hu.clip(*window_hu)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from medseg.imaging.volume import Array, Geometry, Volume, reorient
-from medseg.preprocess.intensity import Intensity, normalise, standardise, statistics
+from medseg.preprocess.intensity import Intensity, normalise_in_place, standardise, statistics
 from medseg.preprocess.resample import grid_like, resample
 from medseg.preprocess.spline import resample_by_splines, spanning_grid
 
@@ -47,7 +47,7 @@ def prepare(
     """
     hu, grid = to_grid(volume, spacing_mm, window_hu if _like_nnunet(intensity) else None)
     if intensity in ("window", "nnunet-window"):
-        return Prepared(normalise(hu, window_hu), grid, volume.geometry)
+        return Prepared(normalise_in_place(hu, window_hu), grid, volume.geometry)
     mean, deviation = statistics(volume.hu, window_hu)
     low = max(AIR_HU, window_hu[0])
     return Prepared(standardise(hu, window_hu, mean, deviation), grid, volume.geometry, air=(low - mean) / deviation)

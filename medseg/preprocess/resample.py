@@ -66,17 +66,19 @@ def apply_weights(
     array: Array, weights: Sequence[Array | None], shape: tuple[int, ...], limits: tuple[float, float] | None = None
 ) -> Array:
     """One matrix (out, in) an axis applied to `array`, float32 of `shape`; None leaves an axis as it is."""
-    order = [int(axis) for axis in np.argsort(np.array(shape) / np.array(array.shape))]
-    first, across = order[0], order[-1]
+    first, *others = (int(axis) for axis in np.argsort(np.array(shape) / np.array(array.shape)))
     out = np.empty([shape[n] if n == first else size for n, size in enumerate(array.shape)], np.float32)
-    for piece in _pieces(array.shape, across):
-        # Contiguous: a matrix product sums in another order on a flipped view, and results must not depend on it.
-        part = np.ascontiguousarray(array[piece], dtype=np.float32)
-        part = part if limits is None else part.clip(*limits)
-        out[piece] = _product(weights[first], part, first)
-    for axis in order[1:]:
+    for piece in _pieces(array.shape, others[-1]):
+        out[piece] = _product(weights[first], _part(array[piece], limits), first)
+    for axis in others:
         out = _product(weights[axis], out, axis)
     return np.ascontiguousarray(out)
+
+
+def _part(piece: Array, limits: tuple[float, float] | None) -> Array:
+    # Contiguous: a matrix product sums in another order on a flipped view, and results must not depend on it.
+    part = np.ascontiguousarray(piece, dtype=np.float32)
+    return part if limits is None else part.clip(*limits)
 
 
 def _product(weights: Array | None, array: Array, axis: int) -> Array:

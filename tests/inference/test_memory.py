@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from medseg.errors import ResourceError
-from medseg.imaging.volume import Geometry
-from medseg.inference.memory import Job, TileCost, fit, forecast, measure_tiles, resident_mb
+from medseg.imaging.volume import Geometry, Volume
+from medseg.inference.memory import Job, TileCost, fit, forecast, measure_tiles, prepare_bytes, resident_mb
 from medseg.models.card import InputSpec
+from medseg.preprocess.prepare import prepare
 
 SPEC = InputSpec(spacing_mm=(1.5, 1.5, 1.5), window_hu=(-300, 900), patch_size=(64, 64, 64), overlap_ratio=0.3)
 TILE = TileCost(seconds=0.5, memory_mb=200.0)
@@ -59,6 +62,39 @@ def test_the_largest_batch_that_keeps_the_limit_is_taken_where_it_is_faster() ->
     assert [plan.batch for plan in plans.values()] == [4, 2, 1]
     assert all(plan.memory_mb <= limit for limit, plan in plans.items() if limit is not None)
     assert fit(scan, [TileCost(0.5, 200, 1), TileCost(0.6, 400, 2)], 500, None).batch == 1
+
+
+def test_nothing_but_deciding_takes_neither_image_nor_copies() -> None:
+    whole, bare = (forecast(Job(grid(512, 512, 800), SPEC, 3, bare=bare), TILE, 500) for bare in (False, True))
+    assert whole.memory_mb - bare.memory_mb > 3 * 512 * 512 * 800 / 2**20
+    assert whole.seconds == bare.seconds
+
+
+SCANS = {
+    "finer": ((200, 180, 160), (1, 1, 1), (2, 2, 2), 0, "window"),
+    "finer along one axis": ((100, 100, 400), (2, 2, 1), (2, 2, 3), 0, "window"),
+    "on the model's grid": ((200, 180, 160), (1, 1, 1), (1, 1, 1), 0, "window"),
+    "coarser": ((100, 100, 60), (2, 2, 5), (2, 2, 2), 0, "window"),
+    "finer and coarser": ((200, 200, 60), (1, 1, 5), (2, 2, 2), 0, "window"),
+    "oblique": ((160, 160, 100), (1, 1, 1), (1.5, 1.5, 1.5), 25, "window"),
+    "standardised": ((160, 160, 100), (1, 1, 1), (1, 1, 1), 0, "z-score"),
+    "splines": ((160, 160, 100), (1, 1, 1), (1.5, 1.5, 1.5), 0, "nnunet-z-score"),
+}
+
+
+@pytest.mark.parametrize("name", list(SCANS))
+def test_preparing_holds_no_more_than_was_said_and_not_much_less(name: str) -> None:
+    shape, step_mm, wanted_mm, angle_deg, intensity = SCANS[name]
+    affine = np.diag([*step_mm, 1.0])
+    cos, sin = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+    affine[:2] = np.array([[cos, -sin], [sin, cos]]) @ affine[:2]
+    volume = Volume(np.random.default_rng(0).normal(0, 300, shape).astype(np.float32), Geometry(shape, affine))
+    spec = InputSpec(spacing_mm=wanted_mm, window_hu=(-300, 900), patch_size=(64, 64, 64), intensity=intensity)
+    tracemalloc.start()
+    prepare(volume, spec.spacing_mm, spec.window_hu, spec.intensity)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 1.01 * prepare_bytes(Job(volume.geometry, spec, 3)) <= 2.1 * peak
 
 
 def test_a_tiles_memory_is_what_its_network_holds() -> None:

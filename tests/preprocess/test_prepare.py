@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medseg.imaging.volume import Geometry, Volume
-from medseg.preprocess.intensity import Intensity, normalise, standardise, statistics
+from medseg.preprocess.intensity import Intensity, normalise, normalise_in_place, standardise, statistics
 from medseg.preprocess.prepare import (
     AIR_HU,
     MAX_OBLIQUE_DEG,
@@ -30,6 +30,7 @@ def test_the_window_spans_minus_one_to_three() -> None:
     np.testing.assert_allclose(normalise(hu, WINDOW_HU), expected, atol=1e-6)
     assert normalise(hu, WINDOW_HU).dtype == np.float32
     np.testing.assert_allclose(normalise(torch.from_numpy(hu), WINDOW_HU).numpy(), expected, atol=1e-6)
+    assert (normalise_in_place(hu.copy(), WINDOW_HU) == normalise(hu, WINDOW_HU)).all()
 
 
 def test_all_48_orientations_are_prepared_alike_to_the_bit() -> None:
