@@ -89,7 +89,9 @@ def test_preparing_holds_no_more_than_was_said_and_not_much_less(name: str) -> N
     cos, sin = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
     affine[:2] = np.array([[cos, -sin], [sin, cos]]) @ affine[:2]
     volume = Volume(np.random.default_rng(0).normal(0, 300, shape).astype(np.float32), Geometry(shape, affine))
-    spec = InputSpec(spacing_mm=wanted_mm, window_hu=(-300, 900), patch_size=(64, 64, 64), intensity=intensity)
+    spec = InputSpec(
+        spacing_mm=wanted_mm, window_hu=(-300, 900), patch_size=(64, 64, 64), overlap_ratio=0.3, intensity=intensity
+    )
     tracemalloc.start()
     prepare(volume, spec.spacing_mm, spec.window_hu, spec.intensity)
     peak = tracemalloc.get_traced_memory()[1]
