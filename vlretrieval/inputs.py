@@ -176,16 +176,22 @@ class StudyBatch:
         return StudyBatch(*(tensor.to(device) for tensor in (self.volume, self.slices, self.organs, self.scan)))
 
 
-def collate(inputs: Sequence[StudyInput], organs: Sequence[str]) -> StudyBatch:
-    """Studies of different lengths become one batch; shorter volumes end in nothing."""
-    longest = max(entry.volume.shape[-1] for entry in inputs)
-    longest += longest % 2
-    volume = np.zeros((len(inputs), CHANNELS, *PLANE, longest), np.float32)
-    for number, entry in enumerate(inputs):
-        volume[number, ..., : entry.volume.shape[-1]] = entry.volume
+def collate(inputs: Sequence[StudyInput], organs: Sequence[str], *, volume: bool = True) -> StudyBatch:
+    """Studies of different lengths become one batch; shorter volumes end in nothing.
+
+    Without `volume`, which takes most of the time, that of the batch is empty.
+    """
     return StudyBatch(
-        torch.from_numpy(volume / 255),
+        torch.from_numpy(_volumes(inputs if volume else [])),
         torch.from_numpy(np.stack([slice_table(entry.profile, organs) for entry in inputs])),
         torch.from_numpy(np.stack([organ_table(entry.profile, organs) for entry in inputs])),
         torch.from_numpy(np.stack([scan_numbers(entry.profile) for entry in inputs])),
     )
+
+
+def _volumes(inputs: Sequence[StudyInput]) -> Array:
+    longest = max((entry.volume.shape[-1] for entry in inputs), default=0)
+    volumes = np.zeros((len(inputs), CHANNELS, *PLANE, longest + longest % 2), np.float32)
+    for number, entry in enumerate(inputs):
+        volumes[number, ..., : entry.volume.shape[-1]] = entry.volume
+    return volumes / np.float32(255)

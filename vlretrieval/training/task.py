@@ -165,7 +165,7 @@ class ContrastiveTask(Task[PairBatch]):
                 if with_edits:  # an edited report is true of nobody here
                     ids[len(chosen) + number] = ids[number] if said[number].edited is None else -2 - number
         return PairBatch(
-            studies=collate(inputs, self.config.model.organs),
+            studies=collate(inputs, self.config.model.organs, volume=self.config.model.volume),
             numbers=torch.tensor(chosen),
             found=torch.from_numpy(found),
             tokens=self.model.text_encoder.tokenise_rows([row.words for row in rows]),
