@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from vlretrieval.image_encoder import SliceNet, VisionEncoder, mlp
 from vlretrieval.inputs import CHANNELS, ORGAN_NUMBERS, SCAN_NUMBERS, StudyBatch, slice_rows
 
-_TOKEN = 48
+_HIDDEN = 128
+_FORGOTTEN = 0.3
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class StudyFeatures:
 class StudyEncoder(nn.Module):
     """What a study looks like, as a whole and organ by organ.
 
+    The whole is a sum of what each look says by itself (scan, slices, every organ, coarse volume), so that a few
+    hundred studies are not learned by heart, and every number of it is held between -1 and 1: a search adds up what a
+    sentence's words find, and one thing that is very much so must not outweigh another that is not.
+
     Args:
         organs: whose vectors are made, in this order; without any, only pixels are looked at.
         width: of the vectors.
@@ -38,26 +43,35 @@ class StudyEncoder(nn.Module):
         super().__init__()
         self.organs, self.output_dim = organs, width
         self.vision = VisionEncoder("small", channels=CHANNELS) if volume else None
+        self.by_volume = None if self.vision is None else _look(self.vision.output_dim, width, dropout)
         self.slices = SliceNet(slice_rows(len(organs)))
-        self.token = mlp(2 * ORGAN_NUMBERS, 64, _TOKEN) if organs else None
-        seen = self.slices.output_dim + SCAN_NUMBERS + len(organs) * _TOKEN
-        seen += 0 if self.vision is None else self.vision.output_dim
-        self.norm = nn.LayerNorm(seen)
-        self.whole = mlp(seen, 512, width, dropout=dropout)
-        self.single = mlp(2 * ORGAN_NUMBERS + len(organs) + SCAN_NUMBERS, 256, width, dropout=dropout)
+        self.by_slices = _look(self.slices.output_dim, width, dropout)
+        self.by_scan = mlp(SCAN_NUMBERS, 2 * _HIDDEN, width, dropout=dropout / 2)
+        numbers = 2 * ORGAN_NUMBERS + len(organs)
+        self.by_organ = mlp(numbers, 2 * _HIDDEN, width, dropout=dropout / 2) if organs else None
+        self.single = mlp(numbers + SCAN_NUMBERS, 2 * _HIDDEN, width, dropout=dropout)
 
     def forward(self, batch: StudyBatch) -> StudyFeatures:
         """Features of a batch, not yet of unit length."""
-        parts = [self.slices(batch.slices), batch.scan]
-        if self.vision is not None:
-            parts.append(self.vision(batch.volume))
-        if self.token is not None:
-            parts.append(self.token(batch.organs).flatten(1))
-        whole = self.whole(self.norm(torch.cat(parts, dim=1)))
-        return StudyFeatures(whole, self._organs(batch), batch.organs[:, :, 0] > 0)
-
-    def _organs(self, batch: StudyBatch) -> Tensor:
+        whole = self.by_scan(batch.scan) + self._sometimes(self.by_slices(self.slices(batch.slices)))
+        if self.vision is not None and self.by_volume is not None:
+            whole = whole + self._sometimes(self.by_volume(self.vision(batch.volume)))
         count, organs, _ = batch.organs.shape
         which = torch.eye(organs, device=batch.scan.device, dtype=batch.scan.dtype).expand(count, organs, organs)
+        tokens = torch.cat([batch.organs, which], dim=2)
+        if self.by_organ is not None:
+            whole = whole + self.by_organ(tokens).sum(dim=1)
         scan = batch.scan.unsqueeze(1).expand(count, organs, batch.scan.shape[1])
-        return self.single(torch.cat([batch.organs, which, scan], dim=2))
+        single = self.single(torch.cat([tokens, scan], dim=2))
+        return StudyFeatures(torch.tanh(whole), single, batch.organs[:, :, 0] > 0)
+
+    def _sometimes(self, part: Tensor) -> Tensor:
+        """In training a picture is left out now and then: what numbers say is learned from the numbers."""
+        if not self.training:
+            return part
+        return part * (torch.rand(len(part), 1, device=part.device) >= _FORGOTTEN)
+
+
+def _look(seen: int, width: int, dropout: float) -> nn.Sequential:
+    """What one picture says: its numbers brought to one scale, some forgotten in training."""
+    return nn.Sequential(nn.LayerNorm(seen), nn.Dropout(dropout), mlp(seen, _HIDDEN, width, dropout=dropout))
