@@ -165,17 +165,17 @@ def _syntax(dataset: Dataset) -> str:
 
 
 def _check_layout(source: Path, file: DicomFile, dataset: Dataset) -> None:
-    def number(keyword: str) -> int:
-        return int((numbers(dataset, keyword, 1) or (-1,))[0])
+    def number(keyword: str) -> float | None:
+        return next(iter(numbers(dataset, keyword, 1) or ()), None)
 
-    if number("SamplesPerPixel") not in (1, -1) or str(dataset.get("PhotometricInterpretation")).startswith(
+    if number("SamplesPerPixel") not in (1, None) or str(dataset.get("PhotometricInterpretation")).startswith(
         ("RGB", "YBR", "PALETTE")
     ):
         raise NotVolumeError(source, f"{file.label} is a colour picture.")
     if str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1":
         raise NotHUError(source, f"{file.label} is stored inverted (MONOCHROME1).")
     allocated, stored = number("BitsAllocated"), number("BitsStored")
-    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or number("HighBit") not in (-1, stored - 1):
+    if allocated not in (8, 16, 32) or not stored or not 1 <= stored <= allocated or number("HighBit") not in (None, stored - 1):
         raise CorruptFileError(source, f"{file.label} has {stored} of {allocated} bits, a layout that CT does not use.")
     if number("PixelRepresentation") not in (0, 1):
         raise CorruptFileError(source, f"{file.label} does not say whether its pixels are signed.")
@@ -212,7 +212,7 @@ def _check_frames(source: Path, file: DicomFile, dataset: Dataset, syntax: str, 
 def _decode(source: Path, file: DicomFile, dataset: Dataset, syntax: str, headers: Sequence[SliceHeader]) -> Array:
     """Stored numbers (frames, rows, columns)."""
     if syntax not in _NATIVE and not get_decoder(pydicom.uid.UID(syntax)).is_available:
-        name = (_LOSSLESS | _LOSSY)[syntax]
+        name = pydicom.uid.UID(syntax).name
         advice = "Install medseg with its decoders (pylibjpeg-openjpeg, pyjpegls, python-gdcm)."
         raise UnknownFormatError(source, f"{file.label} is compressed as {name}; no decoder is here.", advice=advice)
     if syntax == _JPEG_EXTENDED and dataset.BitsStored > 8:
