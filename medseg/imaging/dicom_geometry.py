@@ -173,7 +173,7 @@ def _drift(source: Path, slices: Sequence[SliceHeader], travel: Array, along: Ar
 def _steps(source: Path, slices: Sequence[SliceHeader], along: Array) -> tuple[float, Array | None]:
     """The common step in mm; with uneven spacing the smallest step, and every slice's place."""
     steps = np.diff(along)
-    base = float(np.quantile(steps, 0.5, method="lower"))
+    base = float(np.median(steps))
     tolerance = max(STEP_TOLERANCE_MM, STEP_TOLERANCE * base)
     odd = np.flatnonzero(np.abs(steps - base) > tolerance)
     if not len(odd):

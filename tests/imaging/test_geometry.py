@@ -57,6 +57,9 @@ def test_a_volume_tells_its_grid() -> None:
     volume = Volume(np.zeros((5, 6, 7), np.float32), Geometry((5, 6, 7), AFFINE))
     assert (volume.spacing_mm, volume.findings, volume.evidence) == ((2.0, 3.0, 4.0), (), {})
     assert np.array_equal(volume.affine, AFFINE)
+    noted = Volume(volume.hu, volume.geometry, series="1.2.826.7", evidence={"instance_numbers": [1, 7]})
+    assert "1.2.826.7" not in repr(noted)
+    assert "instance_numbers" not in repr(noted)
     assert str(Finding("a", "text")) == "text"
     assert Finding("a", "text").severity == "warning"
 
