@@ -23,7 +23,7 @@ from medseg.errors import (
     UnknownFormatError,
 )
 from medseg.imaging.checks import AIR_HU
-from medseg.imaging.dicom_headers import DicomFile, SliceHeader, numbers
+from medseg.imaging.dicom_headers import DicomFile, SliceHeader, number, numbers
 from medseg.imaging.dicom_witness import Witness
 from medseg.imaging.values import rescale
 from medseg.imaging.volume import Array
@@ -165,19 +165,22 @@ def _syntax(dataset: Dataset) -> str:
 
 
 def _check_layout(source: Path, file: DicomFile, dataset: Dataset) -> None:
-    def number(keyword: str) -> float | None:
-        return next(iter(numbers(dataset, keyword, 1) or ()), None)
-
-    if number("SamplesPerPixel") not in (1, None) or str(dataset.get("PhotometricInterpretation")).startswith(
+    if number(dataset, "SamplesPerPixel") not in (1, None) or str(dataset.get("PhotometricInterpretation")).startswith(
         ("RGB", "YBR", "PALETTE")
     ):
         raise NotVolumeError(source, f"{file.label} is a colour picture.")
     if str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1":
         raise NotHUError(source, f"{file.label} is stored inverted (MONOCHROME1).")
-    allocated, stored = number("BitsAllocated"), number("BitsStored")
-    if allocated not in (8, 16, 32) or not stored or not 1 <= stored <= allocated or number("HighBit") not in (None, stored - 1):
+    allocated, stored = number(dataset, "BitsAllocated") or 0, number(dataset, "BitsStored") or 0
+    high = number(dataset, "HighBit")
+    if (
+        allocated not in (8, 16, 32)
+        or not stored
+        or not 1 <= stored <= allocated
+        or number(dataset, "HighBit") not in (None, stored - 1)
+    ):
         raise CorruptFileError(source, f"{file.label} has {stored} of {allocated} bits, a layout that CT does not use.")
-    if number("PixelRepresentation") not in (0, 1):
+    if number(dataset, "PixelRepresentation") not in (0, 1):
         raise CorruptFileError(source, f"{file.label} does not say whether its pixels are signed.")
 
 

@@ -161,4 +161,3 @@ def test_a_gap_is_a_multiple_of_the_step(extra: float, fits: bool, tmp_path: Pat
 def test_a_third_of_the_steps_may_be_gaps(tmp_path: Path) -> None:
     with pytest.raises(errors.MissingSlicesError, match=r"4 slice.* and in 3 more place"):
         read_volume(write_dicom_series(tmp_path / "case", COARSE, skip=(2, 5, 8, 11)))
-

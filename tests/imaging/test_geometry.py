@@ -9,7 +9,15 @@ import pytest
 
 from medseg import errors
 from medseg.imaging.grid import check_affine, check_shape, coarse_findings, file_evidence, grids_differ
-from medseg.imaging.volume import NOT_PROVABLE, Finding, Geometry, Volume, corner_distance, reorient, restore_orientation
+from medseg.imaging.volume import (
+    NOT_PROVABLE,
+    Finding,
+    Geometry,
+    Volume,
+    corner_distance,
+    reorient,
+    restore_orientation,
+)
 
 PATH = Path("scan.nii")
 AFFINE = np.array([[-2.0, 0, 0, 10], [0, -3.0, 0, 20], [0, 0, 4.0, 30], [0, 0, 0, 1]])

@@ -169,4 +169,6 @@ def test_a_straightened_picture_ends_half_a_pixel_beyond_its_edge(axis: int, way
         at = np.arange(len(rows)) - first
         assert (rows[(at < -0.5) | (at > len(own) - 0.5)] == -1024).all()
         np.testing.assert_array_equal(rows[np.isclose(at, -0.5)], own[:1][: np.isclose(at, -0.5).sum()])
-        np.testing.assert_array_equal(rows[np.isclose(at, len(own) - 0.5)], own[-1:][: np.isclose(at, len(own) - 0.5).sum()])
+        np.testing.assert_array_equal(
+            rows[np.isclose(at, len(own) - 0.5)], own[-1:][: np.isclose(at, len(own) - 0.5).sum()]
+        )
