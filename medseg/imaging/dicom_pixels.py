@@ -173,13 +173,9 @@ def _check_layout(source: Path, file: DicomFile, dataset: Dataset) -> None:
         raise NotHUError(source, f"{file.label} is stored inverted (MONOCHROME1).")
     allocated, stored = number(dataset, "BitsAllocated") or 0, number(dataset, "BitsStored") or 0
     high = number(dataset, "HighBit")
-    if (
-        allocated not in (8, 16, 32)
-        or not stored
-        or not 1 <= stored <= allocated
-        or number(dataset, "HighBit") not in (None, stored - 1)
-    ):
-        raise CorruptFileError(source, f"{file.label} has {stored} of {allocated} bits, a layout that CT does not use.")
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high not in (None, stored - 1):
+        bits = f"{stored:g} of {allocated:g} bits"
+        raise CorruptFileError(source, f"{file.label} has {bits}, a layout that CT does not use.")
     if number(dataset, "PixelRepresentation") not in (0, 1):
         raise CorruptFileError(source, f"{file.label} does not say whether its pixels are signed.")
 

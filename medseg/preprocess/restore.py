@@ -165,9 +165,8 @@ class _Turned:
         corners = np.array(list(product(*[(side.start - _REACH, side.stop) for side in cells]))).T
         points = self.back[:3, :3] @ corners + self.back[:3, 3:]
         # Whole numbers by cutting off, and one voxel more than needed, which covers the rounding.
-        return np.maximum(points.min(axis=1), 0).astype(int), np.minimum(points.max(axis=1) + 2, self.source).astype(
-            int
-        )
+        low, high = points.min(axis=1), points.max(axis=1) + 2
+        return np.maximum(low, 0).astype(int), np.minimum(high, self.source).astype(int)
 
     def _positions(self, slab: Box) -> Array:
         index = np.stack(np.meshgrid(*[np.arange(side.start, side.stop) for side in slab], indexing="ij"))

@@ -128,7 +128,8 @@ def test_two_slices_are_the_least_that_make_a_volume(tmp_path: Path) -> None:
 def test_cosines_of_three_digits_move_no_slice(tmp_path: Path) -> None:
     """Directions are often rounded, so that they are not quite of length one; the places are what counts."""
     angle = math.radians(20.04)
-    axes = np.round([[math.cos(angle), math.sin(angle), 0], [-math.sin(angle), math.cos(angle), 0]], 3) + [0.0004, 0, 0]
+    axes = np.round([[math.cos(angle), math.sin(angle), 0], [-math.sin(angle), math.cos(angle), 0]], 3)
+    axes[0, 0] += 0.0004
     folder = write_dicom_series(tmp_path / "case", COARSE, ImageOrientationPatient=axes.ravel().tolist())
     volume = read_volume(folder)
     corners = np.array([[0, 0, k, 1] for k in range(18)]).T

@@ -1,4 +1,4 @@
-"""Every line of an NRRD or MetaImage header that decides: what may stand there, what may be missing, what is refused."""
+"""Every line of an NRRD or MetaImage header that decides: what may stand there, what may not."""
 
 from __future__ import annotations
 
