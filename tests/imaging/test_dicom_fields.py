@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +97,21 @@ def test_a_range_of_padding(low: int, high: int | None, padded: bool, tmp_path: 
     assert np.array_equal(volume.hu[:, 3:-3], SMALL.hu[:, 3:-3])
 
 
-@pytest.mark.parametrize("corners", [1, 2])
-def test_padding_frames_a_picture_at_two_corners(corners: int, tmp_path: Path) -> None:
+CORNERS = [(0, 0), (0, -1), (-1, 0), (-1, -1)]
+
+
+@pytest.mark.parametrize("corners", [CORNERS[:1], *combinations(CORNERS, 2)])
+def test_padding_frames_a_picture_at_any_two_corners(corners: list[tuple[int, int]], tmp_path: Path) -> None:
     def edit(dataset: Dataset, k: int) -> None:
         stored = np.frombuffer(dataset.PixelData, "<i2").reshape(20, 24).copy()
-        for row, column in [(0, 0), (-1, -1)][:corners]:
-            stored[row, column] = 3000
+        for corner in corners:
+            stored[corner] = 3000
         dataset.PixelData = stored.tobytes()
         dataset.add_new(0x00280120, "SS", 3000)
 
     volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=edit))
-    assert (volume.hu[0, 0] == (3000 - 1024 if corners == 1 else -1024)).all()
+    row, column = corners[0]
+    assert (volume.hu[column, row] == (3000 - 1024 if len(corners) == 1 else -1024)).all()
 
 
 @pytest.mark.parametrize("change", [{"RescaleSlope": 0}, {"RescaleIntercept": None}])
