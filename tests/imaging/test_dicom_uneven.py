@@ -22,6 +22,7 @@ def _read(folder: Path, steps: Sequence[float], fault: Edit | None = None) -> li
     spread = shifted(lambda k: (0, 0, places[k] - 4.0 * k))
     read = read_volume(write_dicom_series(folder, volume, fault=both(spread, fault or tags())))
     assert read.spacing_mm[2] == pytest.approx(places[-1] / round(places[-1] / min(steps)))
+    assert read.evidence["largest_corner_error_mm"] < 0.001
     assert read.hu.shape[2] == round(places[-1] / min(steps)) + 1
     return [finding.code for finding in read.findings if finding.code != "coarse_spacing"]
 
