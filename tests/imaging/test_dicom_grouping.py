@@ -149,3 +149,14 @@ def test_a_copy_is_a_copy_wherever_it_lies(tmp_path: Path) -> None:
     assert [finding.code for finding in volume.findings] == ["duplicate_slices"]
     assert "18 slice(s)" in str(volume.findings[0])
     assert volume.evidence["slices"] == 18
+
+
+def test_three_phases_of_which_two_are_told_apart_by_nothing(tmp_path: Path) -> None:
+    """A number that parts only some of them is no way to choose."""
+    uid = {"series_uid": generate_uid(), "study_uid": "1.2.3"}
+    folder = tmp_path / "case"
+    for n, number in enumerate((1, 1, 2)):
+        phase = phantom_volume((24, 20, 18), (7.0, 6.5, 7.0), orientation="LPS", seed=n)
+        write_dicom_series(folder, phase, names=lambda k, n=n: f"{n}{k:02d}.dcm", AcquisitionNumber=number, **uid)
+    with pytest.raises(errors.DuplicateSlicesError, match="different pictures"):
+        read_volume(folder)
