@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,26 @@ def tags(**values: Any) -> Edit:
 def only(at: int, edit: Edit) -> Edit:
     """The change in one slice alone."""
     return lambda dataset, k: edit(dataset, k) if k == at else None
+
+
+def shifted(by: Callable[[int], Sequence[float]]) -> Edit:
+    """Slice k moved by a vector of LPS mm."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        places = zip(dataset.ImagePositionPatient, by(k), strict=True)
+        dataset.ImagePositionPatient = [f"{float(mm) + step:.6f}" for mm, step in places]
+
+    return edit
+
+
+def both(*edits: Edit) -> Edit:
+    """One change after the other."""
+
+    def edit(dataset: Dataset, k: int) -> None:
+        for one in edits:
+            one(dataset, k)
+
+    return edit
 
 
 def of_class(uid: str, modality: str) -> Edit:

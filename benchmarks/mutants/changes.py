@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SILENT = ("SLAB_VALUES", "MAX_VOXELS", "MAX_SHEAR", "SAMPLE_VOXELS", "MAX_DEPTH", "UID_TAIL", "COARSE_SPACING_MM")
+SILENT = ("SLAB_VALUES", "MAX_VOXELS", "MAX_SHEAR", "SAMPLE_VOXELS", "MAX_DEPTH", "UID_TAIL", "COARSE_SPACING_MM",
+          "CHUNK", "MAX_HELD_BYTES")  # fmt: skip
 """Names whose values are budgets: one more or less changes no result."""
+GUARDS = ("strict", "frozen")
+"""Arguments that guard against a slip in the code itself: `zip(strict=)` and `dataclass(frozen=)` change no result."""
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.MatMult: ast.Mult,
@@ -143,7 +146,7 @@ class _Changer(ast.NodeTransformer):
         return node
 
     def visit_keyword(self, node: ast.keyword) -> ast.AST:
-        return node if node.arg == "strict" else self.generic_visit(node)  # guards against a slip in the code itself
+        return node if node.arg in GUARDS else self.generic_visit(node)
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)

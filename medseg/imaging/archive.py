@@ -152,7 +152,7 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     size, packed = sum(e.file_size for e in entries), sum(e.compress_size for e in entries)
     if size > MAX_TOTAL_BYTES:
         raise TooLargeError(path, f"unpacks to {size >> 20:,} MB; {MAX_TOTAL_BYTES >> 20:,} MB are accepted.")
-    if size > RATIO_FREE_BYTES and size > MAX_RATIO * max(1, packed):
+    if size > RATIO_FREE_BYTES and size > MAX_RATIO * packed:
         raise UnsafeArchiveError(path, f"unpacks to {size // max(1, packed)} times its size.")
 
 
@@ -165,7 +165,7 @@ def _danger(entry: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
-    if entry.file_size > RATIO_FREE_BYTES and entry.file_size > MAX_RATIO * max(1, entry.compress_size):
+    if entry.file_size > RATIO_FREE_BYTES and entry.file_size > MAX_RATIO * entry.compress_size:
         return f"unpacks to {entry.file_size // max(1, entry.compress_size)} times its size"
     return ""
 

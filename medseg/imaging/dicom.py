@@ -35,7 +35,7 @@ from medseg.imaging.dicom_series import Candidate, check_uniform, choose, series
 from medseg.imaging.grid import check_affine, check_size, coarse_findings
 from medseg.imaging.naming import printable, scan_name, stray_sibling
 from medseg.imaging.sniff import sniff
-from medseg.imaging.volume import NOT_PROVABLE, Array, Finding, Geometry, Volume
+from medseg.imaging.volume import NOT_PROVABLE, Array, Finding, Geometry, Volume, axis_lengths
 
 MAX_FILES = 50_000
 
@@ -240,11 +240,10 @@ def _evidence(
         "files": len(pixels.digests),
         "instance_numbers": _numbers(chosen),
         "order": "by place along the normal",
-        "step_mm": round(float(np.linalg.norm(layout.affine[:3, 2])), 6),
+        "step_mm": round(float(axis_lengths(layout.affine)[2]), 6),
         "largest_corner_error_mm": round(float(corner_distances(chosen, layout).max()), 6),
         "transfer_syntax": sorted(pixels.compressions),
-        "set_aside": dict(sorted(aside.items()))
-        | ({"localizers": len(candidate.set_aside)} if candidate.set_aside else {}),
+        "set_aside": dict(sorted(aside.items())),
         "not_provable": NOT_PROVABLE,
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from medseg.errors import DuplicateSlicesError, GantryTiltError, GeometryError, MissingSlicesError, NotVolumeError
 from medseg.imaging.dicom_headers import SliceHeader
-from medseg.imaging.volume import Array, Finding
+from medseg.imaging.volume import LPS_TO_RAS, Array, Finding, axis_lengths
 
 SAME_PLACE_MM = 0.01
 STEP_TOLERANCE_MM = 0.05
@@ -23,7 +23,6 @@ TILT_AGREES_DEG = 1.0
 MIN_BLOCK_STEPS = 3
 MAX_UNEVEN_STEP_MM = 10.0
 LOCATION_TOLERANCE_MM = 0.5
-_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def _normal(header: SliceHeader) -> Array:
 
 
 def _along(header: SliceHeader, normal: Array) -> float:
-    return float(np.dot(header.position or (0, 0, 0), normal))
+    return float(np.array(header.position, dtype=np.float64) @ normal)
 
 
 def _check_identity(source: Path, places: Sequence[Sequence[SliceHeader]]) -> None:
@@ -87,9 +86,9 @@ class Layout:
     """
 
     affine: Array
-    drift_mm: Array | None = None
-    along_mm: Array | None = None
-    tilt_deg: float = 0.0
+    drift_mm: Array | None
+    along_mm: Array | None
+    tilt_deg: float
 
     @property
     def is_grid(self) -> bool:
@@ -117,7 +116,7 @@ def lay_out(source: Path, slices: Sequence[SliceHeader]) -> Layout:
 
 def _check_corners(source: Path, slices: Sequence[SliceHeader], layout: Layout, step: float) -> None:
     """The corners of every picture, from its own header, have to lie where the layout puts them."""
-    limit = max(2 * STEP_TOLERANCE_MM, STEP_TOLERANCE * step, MAX_DRIFT_MM)
+    limit = max(MAX_DRIFT_MM, STEP_TOLERANCE * step)
     off = corner_distances(slices, layout)
     if off.max() > limit:
         worst = slices[int(off.argmax())].label
@@ -127,29 +126,25 @@ def _check_corners(source: Path, slices: Sequence[SliceHeader], layout: Layout, 
 def corner_distances(slices: Sequence[SliceHeader], layout: Layout) -> Array:
     """For each slice the largest distance in mm between a corner by its own header and by the layout."""
     last = np.array([(i, j) for i in (0, slices[0].columns - 1) for j in (0, slices[0].rows - 1)], dtype=np.float64)
-    across, down = layout.affine[:3, 0], layout.affine[:3, 1]
-    normal = layout.affine[:3, 2] / np.linalg.norm(layout.affine[:3, 2])
+    axes = layout.affine[:3, :3].T
+    units = axes / axis_lengths(layout.affine)[:, None]
     far = []
     for k, header in enumerate(slices):
         own = _affine(header, np.array([header.position]), np.zeros(3))
         theirs = last @ own[:3, :2].T + own[:3, 3]
-        centre = layout.affine[:3, 3]
-        centre = centre + (layout.affine[:3, 2] * k if layout.along_mm is None else normal * layout.along_mm[k])
+        corner = layout.affine[:3, 3] + (axes[2] * k if layout.along_mm is None else units[2] * layout.along_mm[k])
         if layout.drift_mm is not None:
-            centre = centre + layout.drift_mm[k] @ [across / np.linalg.norm(across), down / np.linalg.norm(down)]
-        far.append(np.linalg.norm(last @ np.stack([across, down]) + centre - theirs, axis=1).max())
+            corner = corner + layout.drift_mm[k] @ units[:2]
+        far.append(np.linalg.norm(last @ axes[:2] + corner - theirs, axis=1).max())
     return np.array(far)
 
 
 def _affine(first: SliceHeader, positions: Array, step: Array) -> Array:
-    rows_mm, columns_mm = first.spacing or (0.0, 0.0)
-    axes = np.array(first.orientation).reshape(2, 3)
-    affine = np.eye(4)
-    affine[:3, 0] = axes[0] * columns_mm * _TO_RAS
-    affine[:3, 1] = axes[1] * rows_mm * _TO_RAS
-    affine[:3, 2] = step * _TO_RAS
-    affine[:3, 3] = positions[0] * _TO_RAS
-    return affine
+    rows_mm, columns_mm = np.array(first.spacing, dtype=np.float64)
+    across, down = np.array(first.orientation).reshape(2, 3)
+    lps = np.eye(4)
+    lps[:3] = np.stack([across * columns_mm, down * rows_mm, step, positions[0]], axis=1)
+    return np.asarray(LPS_TO_RAS @ lps)
 
 
 def _drift(source: Path, slices: Sequence[SliceHeader], travel: Array, along: Array) -> tuple[Array | None, float]:
@@ -178,7 +173,7 @@ def _drift(source: Path, slices: Sequence[SliceHeader], travel: Array, along: Ar
 def _steps(source: Path, slices: Sequence[SliceHeader], along: Array) -> tuple[float, Array | None]:
     """The common step in mm; with uneven spacing the smallest step, and every slice's place."""
     steps = np.diff(along)
-    base = float(np.sort(steps)[(len(steps) - 1) // 2])
+    base = float(np.median(steps))
     tolerance = max(STEP_TOLERANCE_MM, STEP_TOLERANCE * base)
     odd = np.flatnonzero(np.abs(steps - base) > tolerance)
     if not len(odd):
@@ -264,7 +259,7 @@ def _named_places(slices: Sequence[SliceHeader]) -> tuple[str, str]:
 
 
 def _named_count(slices: Sequence[SliceHeader], count: int) -> tuple[str, str]:
-    named = max(s.claims.images or 0 for s in slices)
+    named = max((s.claims.images for s in slices if s.claims.images), default=count)
     # An acquisition that was reconstructed twice counts the images of both series.
     if named > count and named % count:
         text = f"The header speaks of {named} images, {count} are here: slices at the ends may be missing."

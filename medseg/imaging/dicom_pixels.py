@@ -23,7 +23,7 @@ from medseg.errors import (
     UnknownFormatError,
 )
 from medseg.imaging.checks import AIR_HU
-from medseg.imaging.dicom_headers import DicomFile, SliceHeader, numbers
+from medseg.imaging.dicom_headers import DicomFile, SliceHeader, number, numbers
 from medseg.imaging.dicom_witness import Witness
 from medseg.imaging.values import rescale
 from medseg.imaging.volume import Array
@@ -165,19 +165,18 @@ def _syntax(dataset: Dataset) -> str:
 
 
 def _check_layout(source: Path, file: DicomFile, dataset: Dataset) -> None:
-    def number(keyword: str) -> int:
-        return int((numbers(dataset, keyword, 1) or (-1,))[0])
-
-    if number("SamplesPerPixel") not in (1, -1) or str(dataset.get("PhotometricInterpretation")).startswith(
+    if number(dataset, "SamplesPerPixel") not in (1, None) or str(dataset.get("PhotometricInterpretation")).startswith(
         ("RGB", "YBR", "PALETTE")
     ):
         raise NotVolumeError(source, f"{file.label} is a colour picture.")
     if str(dataset.get("PhotometricInterpretation")) == "MONOCHROME1":
         raise NotHUError(source, f"{file.label} is stored inverted (MONOCHROME1).")
-    allocated, stored = number("BitsAllocated"), number("BitsStored")
-    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or number("HighBit") not in (-1, stored - 1):
-        raise CorruptFileError(source, f"{file.label} has {stored} of {allocated} bits, a layout that CT does not use.")
-    if number("PixelRepresentation") not in (0, 1):
+    allocated, stored = number(dataset, "BitsAllocated") or 0, number(dataset, "BitsStored") or 0
+    high = number(dataset, "HighBit")
+    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated or high not in (None, stored - 1):
+        bits = f"{stored:g} of {allocated:g} bits"
+        raise CorruptFileError(source, f"{file.label} has {bits}, a layout that CT does not use.")
+    if number(dataset, "PixelRepresentation") not in (0, 1):
         raise CorruptFileError(source, f"{file.label} does not say whether its pixels are signed.")
 
 
@@ -212,7 +211,7 @@ def _check_frames(source: Path, file: DicomFile, dataset: Dataset, syntax: str, 
 def _decode(source: Path, file: DicomFile, dataset: Dataset, syntax: str, headers: Sequence[SliceHeader]) -> Array:
     """Stored numbers (frames, rows, columns)."""
     if syntax not in _NATIVE and not get_decoder(pydicom.uid.UID(syntax)).is_available:
-        name = (_LOSSLESS | _LOSSY)[syntax]
+        name = pydicom.uid.UID(syntax).name
         advice = "Install medseg with its decoders (pylibjpeg-openjpeg, pyjpegls, python-gdcm)."
         raise UnknownFormatError(source, f"{file.label} is compressed as {name}; no decoder is here.", advice=advice)
     if syntax == _JPEG_EXTENDED and dataset.BitsStored > 8:

@@ -12,7 +12,7 @@ import numpy as np
 
 from medseg.imaging.checks import AIR_HU
 from medseg.imaging.dicom_geometry import Layout
-from medseg.imaging.volume import Array, Finding
+from medseg.imaging.volume import Array, Finding, axis_lengths
 
 
 def straightened_shape(shape: tuple[int, int, int], layout: Layout) -> tuple[int, int, int]:
@@ -41,7 +41,7 @@ def straighten(hu: Array, layout: Layout) -> tuple[Array, Array, tuple[Finding, 
         hu = _even(hu, layout)
         text = (
             f"Slices were {steps.min():.2f} to {steps.max():.2f} mm apart. They were interpolated to an even "
-            f"{np.linalg.norm(affine[:3, 2]):.2f} mm, {hu.shape[2]} slices; the mask lies on these."
+            f"{axis_lengths(affine)[2]:.2f} mm, {hu.shape[2]} slices; the mask lies on these."
         )
         findings.append(Finding("uneven_spacing", text))
     return hu, affine, tuple(findings)
@@ -56,13 +56,13 @@ def _shifts(layout: Layout) -> Array:
     """How many pixels each slice lies beside the first, along the tilted axis."""
     assert layout.drift_mm is not None
     axis = _tilted_axis(layout)
-    return np.asarray(layout.drift_mm[:, axis] / np.linalg.norm(layout.affine[:3, axis]))
+    return np.asarray(layout.drift_mm[:, axis] / axis_lengths(layout.affine)[axis])
 
 
 def _reach(layout: Layout) -> tuple[int, int]:
     """Whole pixels that the straight grid begins before the first slice and ends behind it."""
     shifts = _shifts(layout)
-    return math.floor(min(0.0, shifts.min()) + 1e-6), math.ceil(max(0.0, shifts.max()) - 1e-6)
+    return math.floor(shifts.min() + 1e-6), math.ceil(shifts.max() - 1e-6)
 
 
 def _untilt(hu: Array, affine: Array, layout: Layout) -> tuple[Array, Array]:
@@ -82,19 +82,19 @@ def _untilt(hu: Array, affine: Array, layout: Layout) -> tuple[Array, Array]:
 def _along(picture: Array, at: Array, axis: int) -> Array:
     """A picture at fractional places along one axis; air beyond it."""
     last = picture.shape[axis] - 1
-    below = np.clip(np.floor(at), 0, max(0, last - 1)).astype(int)
+    below = np.clip(np.floor(at), 0, last - 1).astype(int)
     weight = np.clip(at - below, 0.0, 1.0).astype(np.float32)
     beyond = (at < -0.5) | (at > last + 0.5)
     if axis == 0:
         return np.asarray(_along(picture.T, at, 1).T)
-    out = picture[:, below] * (1 - weight) + picture[:, np.minimum(below + 1, last)] * weight
+    out = picture[:, below] * (1 - weight) + picture[:, below + 1] * weight
     out[:, beyond] = AIR_HU
     return np.asarray(out)
 
 
 def _num_levels(layout: Layout) -> int:
     assert layout.along_mm is not None
-    return round(float(layout.along_mm[-1]) / float(np.linalg.norm(layout.affine[:3, 2]))) + 1
+    return round(layout.along_mm[-1] / axis_lengths(layout.affine)[2]) + 1
 
 
 def _even(hu: Array, layout: Layout) -> Array:

@@ -17,7 +17,7 @@ from medseg.imaging.archive import unpacked
 from medseg.imaging.dicom import _files, _headers, _quiet
 from medseg.imaging.dicom_geometry import stack_slices
 from medseg.imaging.dicom_headers import DicomFile
-from medseg.imaging.dicom_series import choose
+from medseg.imaging.dicom_series import check_uniform, choose
 from medseg.imaging.sniff import sniff
 from medseg.imaging.volume import Geometry
 
@@ -63,7 +63,9 @@ def read_source(path: Path, geometry: Geometry, *, series: str) -> SourceSlices:
         GeometryError: the volume's slices are not those of the series, or frames of one object.
     """
     with dicom_files(path) as files, _quiet():
-        stack = stack_slices(path, choose(path, _headers(path, files), series, _ACCEPTED).slices)
+        candidate = choose(path, _headers(path, files), series, _ACCEPTED)
+        check_uniform(path, candidate)
+        stack = stack_slices(path, candidate.slices)
         if any(place[0].frames > 1 for place in stack.places):
             raise GeometryError(
                 path, "the scan is one multi-frame object: references to single frames are not written."

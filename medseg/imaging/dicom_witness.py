@@ -132,7 +132,7 @@ def _used_bits(numbers: Array, spare: int, signed: bool) -> Array:
     if signed:
         moved = (numbers << spare).view(f"i{numbers.itemsize}")
         return np.asarray(moved >> spare)
-    return np.asarray((numbers << spare) >> spare) if spare else numbers
+    return np.asarray((numbers << spare) >> spare)
 
 
 def _one(value: float | None) -> tuple[float, ...] | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medseg.errors import GeometryError, NotVolumeError, TooLargeError
-from medseg.imaging.volume import NOT_PROVABLE, Array, Finding
+from medseg.imaging.volume import NOT_PROVABLE, Array, Finding, axis_lengths
 
 # 4 GB as float32: larger than any clinical CT (2000 slices of 512 x 512 are 2.1 GB).
 MAX_VOXELS = 1_000_000_000
@@ -60,13 +60,14 @@ def check_affine(path: Path, affine: Array) -> None:
     if not np.isfinite(affine).all():
         raise GeometryError(path, "its orientation matrix holds NaN or infinite numbers.")
     with np.errstate(over="ignore"):
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        spacing = axis_lengths(affine)
+    columns = affine[:3, :3]
     listed = " x ".join(f"{mm:.4g}" for mm in spacing)
     if (spacing > 0).all() and not (spacing.min() >= MIN_SPACING_MM and spacing.max() <= MAX_SPACING_MM):
         raise GeometryError(path, f"its voxel spacing of {listed} mm cannot be that of a CT.")
-    if (spacing == 0).any() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
+    if (spacing == 0).any() or abs(np.linalg.det(columns / spacing)) < 1e-3:
         raise GeometryError(path, "its orientation matrix has an empty or doubled axis.")
-    axes = affine[:3, :3] / spacing
+    axes = columns / spacing
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if shear > MAX_SHEAR:
         raise GeometryError(path, f"its axes are sheared by {math.degrees(math.asin(min(1.0, shear))):.2f} degrees.")
@@ -74,7 +75,7 @@ def check_affine(path: Path, affine: Array) -> None:
 
 def coarse_findings(affine: Array) -> tuple[Finding, ...]:
     """A word on voxels so coarse that small organs fall between them."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = axis_lengths(affine)
     if spacing.max() <= COARSE_SPACING_MM:
         return ()
     text = f"Slices are {spacing.max():.1f} mm apart: small organs and volumes are uncertain."
@@ -83,25 +84,19 @@ def coarse_findings(affine: Array) -> tuple[Finding, ...]:
 
 def grids_differ(first: Array, second: Array, shape: tuple[int, ...], tolerance_mm: float) -> str:
     """How two affines of one grid contradict each other, in words; empty when they do not."""
-    columns_a, columns_b = first[:3, :3], second[:3, :3]
-    spacing_a, spacing_b = np.linalg.norm(columns_a, axis=0), np.linalg.norm(columns_b, axis=0)
+    spacing_a, spacing_b = axis_lengths(first), axis_lengths(second)
     shift = float(np.linalg.norm(first[:3, 3] - second[:3, 3]))
     if not shift <= tolerance_mm:
         return f"the origin differs by {shift:.2f} mm"
-    stretch = float((np.abs(spacing_a - spacing_b) * np.array(shape[:3])).max())
+    stretch = float((np.abs(spacing_a - spacing_b) * np.array(shape)).max())
     if not stretch <= tolerance_mm:
         pairs = ", ".join(f"{a:.4g}/{b:.4g}" for a, b in zip(spacing_a, spacing_b, strict=True))
         return f"the voxel spacing differs ({pairs} mm)"
-    chord = float(np.linalg.norm(columns_a / spacing_a - columns_b / spacing_b, axis=0).max())
-    angle = 2 * math.degrees(math.asin(min(1.0, chord / 2)))
+    axes_a, axes_b = first[:3, :3] / spacing_a, second[:3, :3] / spacing_b
+    # Half the angle between two unit vectors: its tangent is the chord over the diagonal of their rhombus.
+    halves = np.arctan2(np.linalg.norm(axes_a - axes_b, axis=0), np.linalg.norm(axes_a + axes_b, axis=0))
+    angle = 2 * math.degrees(halves.max())
     return f"the axes differ by {angle:.2f} degrees" if angle > MAX_ANGLE_DEG else ""
-
-
-def corner_distance(first: Array, second: Array, shape: tuple[int, int, int]) -> float:
-    """The largest distance in mm between the places that two affines give a corner voxel."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
-    difference = (first - second)[:3]
-    return float(np.linalg.norm(difference[:, :3] @ corners + difference[:, 3:], axis=0).max())
 
 
 def file_evidence(readers: tuple[str, str], apart_mm: float, *, checksum: bool) -> dict[str, Any]:

@@ -19,11 +19,11 @@ import numpy as np
 from medseg.errors import CorruptFileError, GeometryError, NotVolumeError, TruncatedFileError, UnknownFormatError
 from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.checks import check_finite, check_hounsfield, settle_padding
-from medseg.imaging.grid import check_affine, coarse_findings, corner_distance, file_evidence, grids_differ
+from medseg.imaging.grid import check_affine, coarse_findings, file_evidence, grids_differ
 from medseg.imaging.naming import printable, scan_name
 from medseg.imaging.stream import CHUNK
 from medseg.imaging.values import rescale, trailing_finding
-from medseg.imaging.volume import Array, Geometry, Volume
+from medseg.imaging.volume import Array, Geometry, Volume, corner_distance
 
 MAX_HEADER_BYTES = 1 << 18
 SECOND_READER_TOLERANCE_MM = 0.01

@@ -14,9 +14,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 
 from medseg.errors import GeometryError
-from medseg.imaging.volume import Array
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+from medseg.imaging.volume import LPS_TO_RAS, Array
 
 
 def header_affine(path: Path, header: bytes, suffix: str) -> tuple[Array, tuple[int, ...]]:

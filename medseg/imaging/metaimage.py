@@ -11,9 +11,8 @@ from medseg.errors import GeometryError
 from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.grid import check_shape
 from medseg.imaging.headed import TextHeader, floats, header_line, integers, read_headed, refuse
-from medseg.imaging.volume import Array, Volume
+from medseg.imaging.volume import LPS_TO_RAS, Array, Volume
 
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 AXIS_TOLERANCE = 1e-3
 _MHA_TYPES = {
     "MET_CHAR": "i1",
@@ -93,10 +92,10 @@ def _mha_affine(path: Path, fields: dict[str, str]) -> Array:
     # MetaImage writes one axis after the other.
     directions = np.array(axes).reshape(side, side)[:3, :3].T
     lengths = np.linalg.norm(directions, axis=0)
-    if np.isfinite(lengths).all() and lengths.all() and np.abs(lengths - 1).max() > AXIS_TOLERANCE:
+    if np.abs(lengths - 1).max() > AXIS_TOLERANCE:
         said = " x ".join(f"{length:g}" for length in lengths)
         raise GeometryError(path, f"its axes are of length {said} instead of 1, so its spacing is not what it says.")
     affine = np.eye(4)
     affine[:3, :3] = directions * np.array(spacing)
     affine[:3, 3] = origin
-    return np.asarray(_LPS @ affine)
+    return np.asarray(LPS_TO_RAS @ affine)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -22,14 +22,13 @@ from medseg.imaging.grid import (
     check_affine,
     check_shape,
     coarse_findings,
-    corner_distance,
     file_evidence,
     grids_differ,
 )
 from medseg.imaging.naming import scan_name
 from medseg.imaging.stream import ByteSource, open_source
 from medseg.imaging.values import rescale, trailing_finding
-from medseg.imaging.volume import Array, Finding, Geometry, Volume
+from medseg.imaging.volume import Array, Finding, Geometry, Volume, corner_distance
 
 HEADER_BYTES = {1: 348, 2: 540}
 FIRST_VOXEL = {1: 352, 2: 544}
@@ -48,7 +47,7 @@ class _Header:
     first_voxel: int
     slope: float
     inter: float
-    apart_mm: float = 0.0
+    apart_mm: float
 
 
 def read_nifti(path: Path, *, accept: Acceptance = NOTHING) -> Volume:
@@ -115,9 +114,8 @@ def _read_header(path: Path, source: ByteSource) -> _Header:
     kind = nib.Nifti1Header if version == 1 else nib.Nifti2Header
     raw = kind(block, endianness=_endianness(path, block, HEADER_BYTES[version]), check=False)
     header = _check_header(path, raw, version)
-    apart_mm = _ask_second_reader(path, raw, header)
     source.read(header.first_voxel - len(block))
-    return replace(header, apart_mm=apart_mm)
+    return header
 
 
 def _endianness(path: Path, block: bytes, length: int) -> str:
@@ -129,7 +127,7 @@ def _endianness(path: Path, block: bytes, length: int) -> str:
 
 def nifti_version(block: bytes) -> int:
     """1 or 2 for the first bytes of a single-file NIfTI, else 0."""
-    if len(block) >= HEADER_BYTES[1] and block[344:348] == b"n+1\0":
+    if block[344:348] == b"n+1\0":
         return 1
     return 2 if block[4:12] == b"n+2\0\r\n\x1a\n" else 0
 
@@ -145,7 +143,8 @@ def _check_header(path: Path, raw: nib.Nifti1Header, version: int) -> _Header:
         slope, inter = 1.0, 0.0
     if not math.isfinite(inter):
         raise CorruptFileError(path, f"its intercept is {inter}.")
-    return _Header(shape, _check_orientation(path, raw, shape), dtype, int(first), slope, inter)
+    affine = _check_orientation(path, raw, shape)
+    return _Header(shape, affine, dtype, int(first), slope, inter, _ask_second_reader(path, raw, shape, affine))
 
 
 def _check_dtype(path: Path, raw: nib.Nifti1Header) -> np.dtype:
@@ -153,7 +152,7 @@ def _check_dtype(path: Path, raw: nib.Nifti1Header) -> np.dtype:
         dtype = raw.get_data_dtype()
     except (KeyError, nib.spatialimages.HeaderDataError) as error:
         raise CorruptFileError(path, f"its data type {int(raw['datatype'])} does not exist.") from error
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+    if dtype.kind not in "iuf" or dtype.name == "float128":
         what = "colours" if dtype.kind == "V" else f"{dtype.name} numbers"
         raise NotVolumeError(path, f"its voxels are {what}, not single values.")
     if int(raw["bitpix"]) not in (0, 8 * dtype.itemsize):
@@ -207,16 +206,16 @@ def _qform(path: Path, raw: nib.Nifti1Header) -> Array | None:
     return affine
 
 
-def _ask_second_reader(path: Path, raw: nib.Nifti1Header, header: _Header) -> float:
+def _ask_second_reader(path: Path, raw: nib.Nifti1Header, shape: tuple[int, int, int], affine: Array) -> float:
     """How far apart the two readers put a corner of the volume, mm."""
     from medseg.imaging.itk import header_affine
 
     theirs, size = header_affine(path, _as_version_1(raw) + b"\0\0\0\0", ".nii")
-    if size != header.shape:
-        raise CorruptFileError(path, f"two readers find {header.shape} and {size} voxels in it.")
-    if why := grids_differ(header.affine, theirs, header.shape, SECOND_READER_TOLERANCE_MM):
+    if size != shape:
+        raise CorruptFileError(path, f"two readers find {shape} and {size} voxels in it.")
+    if why := grids_differ(affine, theirs, shape, SECOND_READER_TOLERANCE_MM):
         raise GeometryError(path, f"two readers (nibabel, SimpleITK) understand its header differently: {why}.")
-    return corner_distance(header.affine, theirs, header.shape)
+    return corner_distance(affine, theirs, shape)
 
 
 def _as_version_1(raw: nib.Nifti1Header) -> bytes:

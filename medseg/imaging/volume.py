@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Any, Literal
 
 import nibabel as nib
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Between the two ways to count millimetres; its own inverse. DICOM and ITK count in LPS."""
 
 NOT_PROVABLE = (
     "that the patient's left is left, where pixels and header were mirrored together",
@@ -46,13 +49,13 @@ class Geometry:
     @cached_property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxel centres along i, j, k."""
-        i, j, k = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        i, j, k = axis_lengths(self.affine)
         return float(i), float(j), float(k)
 
     @property
     def affine_lps(self) -> Array:
         """4x4, index (i, j, k, 1) -> LPS mm, as DICOM and ITK count."""
-        lps: Array = np.diag([-1.0, -1.0, 1.0, 1.0]) @ self.affine
+        lps: Array = LPS_TO_RAS @ self.affine
         return lps
 
     @property
@@ -80,12 +83,18 @@ class Geometry:
 
     def matches(self, other: Geometry, tolerance_mm: float = 1e-3) -> bool:
         """Whether both describe the same grid: every corner voxel within `tolerance_mm`."""
-        if self.shape != other.shape:
-            return False
-        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1)
-        ours = nib.affines.apply_affine(self.affine, corners.T)
-        theirs = nib.affines.apply_affine(other.affine, corners.T)
-        return bool(np.abs(ours - theirs).max() <= tolerance_mm)
+        return self.shape == other.shape and corner_distance(self.affine, other.affine, self.shape) <= tolerance_mm
+
+
+def axis_lengths(affine: Array) -> Array:
+    """Distance in mm between neighbouring voxel centres along i, j, k."""
+    return np.asarray(np.linalg.norm(affine[:, :3], axis=0))
+
+
+def corner_distance(first: Array, second: Array, shape: tuple[int, int, int]) -> float:
+    """The largest distance in mm between the places that two affines give a corner voxel."""
+    corners = np.array(list(product(*[(0, n - 1) for n in shape], [1]))).T
+    return float(np.linalg.norm((first - second) @ corners, axis=0).max())
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,4 @@ def reorient(array: Array, ornt: Array) -> Array:
 
 def restore_orientation(array: Array, ornt: Array) -> Array:
     """The inverse of `reorient`; a view."""
-    out = array.transpose(ornt[:, 0].astype(int))
-    for axis, flip in enumerate(ornt[:, 1]):
-        out = np.flip(out, axis) if flip < 0 else out
-    return out
+    return array.transpose(ornt[:, 0].astype(int))[tuple(slice(None, None, int(step)) for step in ornt[:, 1])]

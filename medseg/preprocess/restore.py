@@ -54,7 +54,8 @@ def restore_blocks(blocks: Iterable[LogitBlock], grid: Geometry, source: Geometr
     confidence = np.zeros(canonical.shape, dtype=np.uint8)
     # Rounded, so that a tie between two labels falls alike in every orientation of a file.
     to_grid = np.round(np.linalg.inv(grid.affine) @ canonical.affine, 9)
-    parallel = np.abs(to_grid[:3, :3] - np.diag(np.diag(to_grid[:3, :3]))).max() < 1e-6
+    turn = to_grid[:3, :3]
+    parallel = np.abs(turn - np.diag(np.diag(turn))).max() < 1e-6
     way = (_Parallel if parallel else _Turned)(to_grid, canonical.shape, grid.shape)
     for block in blocks:
         cells = _organ_cells(block)
@@ -91,15 +92,13 @@ def _organ_cells(block: LogitBlock) -> Box | None:
     for axis, (start, owned) in enumerate(zip(block.start, block.cells, strict=True)):
         where = np.flatnonzero(found.any(axis=tuple(a for a in range(3) if a != axis))) + start
         low, high = max(owned.start, int(where[0]) - 1), min(owned.stop, int(where[-1]) + 1)
-        if low >= high:
-            return None
         sides.append(slice(low, high))
     return sides[0], sides[1], sides[2]
 
 
 def _cell(position: Array, size: int) -> Array:
     """The cell in which grid positions lie; -1 and `size` beyond the grid's ends."""
-    cell = np.floor(np.clip(position, 0, size - 1)).astype(int)
+    cell = np.floor(np.maximum(position, 0)).astype(int)
     return np.where(position < -_REACH, -1, np.where(position > size - 1 + _REACH, size, cell))
 
 
@@ -135,13 +134,12 @@ class _Parallel:
     def _along(self, axis: int, logits: Array, start: int, side: slice) -> Array:
         first = start + np.arange(logits.shape[axis + 1])
         at = np.clip(self.positions[axis][side], first[0], first[-1])
-        low, high = int(np.floor(at[0])) - start, int(np.floor(at[-1])) - start + 2
-        needed = (slice(None),) * (axis + 1) + (slice(low, high),)
-        first = first[low:high]
-        if np.array_equal(at, first[: len(at)]):  # the grids' voxels coincide: nothing to interpolate
-            return logits[(*needed[:-1], slice(low, low + len(at)))]
-        weights = np.maximum(0.0, 1.0 - np.abs(first[None] - at[:, None])).astype(np.float32)
-        return np.moveaxis(np.tensordot(weights, logits[needed], axes=(1, axis + 1)), 0, axis + 1)
+        weights = np.maximum(0.0, 1.0 - np.abs(first - at[:, None])).astype(np.float32)
+        used = weights.any(axis=0)
+        needed = logits.compress(used, axis + 1)
+        if np.array_equal(at, first[used]):  # the grids' voxels coincide: nothing to interpolate
+            return needed
+        return np.moveaxis(np.tensordot(weights[:, used], needed, axes=(1, axis + 1)), 0, axis + 1)
 
 
 class _Turned:
@@ -164,10 +162,11 @@ class _Turned:
                 yield slab, self._interpolate(block, at), mine
 
     def _around(self, cells: Box) -> tuple[Array, Array]:
-        corners = np.array(list(product(*[(side.start - _REACH, side.stop + _REACH) for side in cells]))).T
+        corners = np.array(list(product(*[(side.start - _REACH, side.stop) for side in cells]))).T
         points = self.back[:3, :3] @ corners + self.back[:3, 3:]
-        low = np.maximum(np.floor(points.min(axis=1)), 0).astype(int)
-        return low, np.minimum(np.ceil(points.max(axis=1)) + 1, self.source).astype(int)
+        # Whole numbers by cutting off, and one voxel more than needed, which covers the rounding.
+        low, high = points.min(axis=1), points.max(axis=1) + 2
+        return np.maximum(low, 0).astype(int), np.minimum(high, self.source).astype(int)
 
     def _positions(self, slab: Box) -> Array:
         index = np.stack(np.meshgrid(*[np.arange(side.start, side.stop) for side in slab], indexing="ij"))

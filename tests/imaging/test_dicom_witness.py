@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -17,7 +18,7 @@ from medseg.imaging.dicom_elements import (
     decimals,
     read_elements,
 )
-from medseg.imaging.dicom_headers import SliceHeader
+from medseg.imaging.dicom_headers import DicomFile, SliceHeader, read_headers
 from medseg.imaging.dicom_witness import Witness
 from tests.phantoms import phantom_volume, write_dicom_series
 
@@ -50,6 +51,35 @@ def test_a_difference_between_the_readers_is_refused(
     monkeypatch.setattr(Witness, "confirm", lie)
     with pytest.raises(errors.CorruptFileError, match=rf"two readers understand IM0005\.dcm differently: {words}"):
         read_dicom_folder(folder)
+
+
+OFF: dict[str, tuple[str, tuple[float, ...], float, float]] = {
+    "place": ("position", (0, 0, 1), 0.008, 0.012),
+    "direction": ("orientation", (0, 0, 1, 0, 0, 0), 3e-5, 3.5e-5),
+    "pixel spacing": ("spacing", (0, 1), 0.00045, 0.00055),
+    "rescale slope": ("rescale", (1, 0), 0.9e-9, 1.2e-9),
+    "rescale intercept": ("rescale", (0, 1), 0.9e-6, 1.2e-6),
+}
+"""Which number of a header is off, and how far it may and may not be."""
+
+
+@pytest.mark.parametrize("what", OFF)
+@pytest.mark.parametrize("far", [False, True])
+def test_the_readers_agree_within_a_hundredth_of_a_millimetre(what: str, far: bool, tmp_path: Path) -> None:
+    """At the far side of the picture, which is 20 rows and 24 columns of 7 mm."""
+    path = write_dicom_series(tmp_path / "case", SMALL, skip=range(1, 18)) / "IM0000.dcm"
+    file = DicomFile(path, path.name)
+    (header,) = read_headers(path, file)
+    witness = Witness.of(path, file, path.read_bytes())
+    name, where, inside, outside = OFF[what]
+    found = getattr(header, name)
+    moved = tuple(v + w * (outside if far else inside) for v, w in zip(found, where, strict=False))
+    changed = replace(header, **{name: (*moved, *found[len(where) :])})
+    if far:
+        with pytest.raises(errors.CorruptFileError, match=what):
+            witness.confirm(changed)
+    else:
+        witness.confirm(changed)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from medseg import errors
-from medseg.imaging.grid import check_affine, check_shape, coarse_findings, corner_distance, file_evidence, grids_differ
-from medseg.imaging.volume import NOT_PROVABLE, Finding, Geometry, Volume, reorient, restore_orientation
+from medseg.imaging.grid import check_affine, check_shape, coarse_findings, file_evidence, grids_differ
+from medseg.imaging.volume import (
+    NOT_PROVABLE,
+    Finding,
+    Geometry,
+    Volume,
+    corner_distance,
+    reorient,
+    restore_orientation,
+)
 
 PATH = Path("scan.nii")
 AFFINE = np.array([[-2.0, 0, 0, 10], [0, -3.0, 0, 20], [0, 0, 4.0, 30], [0, 0, 0, 1]])
@@ -57,6 +65,9 @@ def test_a_volume_tells_its_grid() -> None:
     volume = Volume(np.zeros((5, 6, 7), np.float32), Geometry((5, 6, 7), AFFINE))
     assert (volume.spacing_mm, volume.findings, volume.evidence) == ((2.0, 3.0, 4.0), (), {})
     assert np.array_equal(volume.affine, AFFINE)
+    noted = Volume(volume.hu, volume.geometry, series="1.2.826.7", evidence={"instance_numbers": [1, 7]})
+    assert "1.2.826.7" not in repr(noted)
+    assert "instance_numbers" not in repr(noted)
     assert str(Finding("a", "text")) == "text"
     assert Finding("a", "text").severity == "warning"
 

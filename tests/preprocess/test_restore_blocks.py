@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from medseg.imaging.volume import Array, Geometry
 from medseg.preprocess import restore as way_back
-from medseg.preprocess.blocks import LogitBlock
+from medseg.preprocess.blocks import LogitBlock, whole
 from medseg.preprocess.restore import LabelMap, restore, restore_blocks
 
 SHAPE = (7, 6, 8)
@@ -83,8 +83,47 @@ def test_slabs_of_any_size_lose_nothing(values: int, turned: bool, monkeypatch: 
 @pytest.mark.parametrize("turned", [False, True, 0.02, -0.02])
 @pytest.mark.parametrize("cuts", [(3, 3, 4), (1, 5, 2), (6, 1, 7)])
 def test_blocks_decide_as_the_whole(cuts: tuple[int, int, int], turned: float) -> None:
-    source = _source(turned)
-    _check(restore_blocks(_blocks(_logits(2), cuts), _grid(), source), _logits(2), source)
+    """In whatever order they come: each decides the voxels in its own cells and no others."""
+    source, blocks = _source(turned), _blocks(_logits(2), cuts)
+    _check(restore_blocks(blocks, _grid(), source), _logits(2), source)
+    _check(restore_blocks(blocks[::-1], _grid(), source), _logits(2), source)
+
+
+@pytest.mark.parametrize("at", [*range(8)])
+def test_a_block_alone_decides_its_own_cells(at: int) -> None:
+    """What the others would have decided stays background."""
+    source, logits = _source(turned=False), _logits(5)
+    block = _blocks(logits, (3, 3, 4))[at]
+    everything, found = restore(logits, _grid(), source).labels, restore_blocks([block], _grid(), source).labels
+    place = np.tensordot(np.linalg.inv(_grid().affine) @ source.affine, _homogeneous(source.shape), 1)[:3]
+    place = np.clip(place, 0, np.array(SHAPE).reshape(3, 1, 1, 1) - 1)
+    own = np.all([(p >= c.start) & (p < c.stop) for p, c in zip(place, block.cells, strict=True)], axis=0)
+    np.testing.assert_array_equal(found, np.where(own, everything, 0))
+
+
+def _homogeneous(shape: tuple[int, ...]) -> Array:
+    return np.concatenate([np.indices(shape), np.ones((1, *shape))])
+
+
+def test_slabs_fill_a_box_and_the_memory_that_they_may() -> None:
+    slabs = list(way_back._slabs((1, 2, 3), (5, 9, 20), 100))
+    assert [slab[:2] for slab in slabs] == [(slice(1, 5), slice(2, 9))] * 6
+    assert [(k.start, k.stop) for _, _, k in slabs] == [(3, 6), (6, 9), (9, 12), (12, 15), (15, 18), (18, 20)]
+    assert [k for _, _, k in way_back._slabs((0, 0, 0), (1, 1, 3), 2)] == [slice(0, 2), slice(2, 3)]
+    assert len(list(way_back._slabs((0, 0, 0), (9, 9, 3), 2))) == 3
+    assert list(way_back._slabs((0, 4, 0), (9, 4, 3), 2)) == []
+
+
+@pytest.mark.parametrize("way", [way_back._Parallel, way_back._Turned])
+def test_no_slab_holds_more_logits_than_it_may(way: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(way_back, "SLAB_VALUES", 4000)
+    source = _source(turned=False)
+    block = whole(_logits())
+    to_grid = np.linalg.inv(_grid().affine) @ source.affine
+    sizes = [logits.size for _, logits, _ in way(to_grid, source.shape, SHAPE).sample(block, block.cells)]
+    assert max(sizes) <= 4000
+    assert sum(sizes) <= 4 * np.prod(source.shape)
+    assert len(sizes) <= 12  # slices of 20 x 19 voxels and 4 classes: two at a time, and not one
 
 
 @pytest.mark.parametrize("turned", [False, True, 0.02, -0.02])

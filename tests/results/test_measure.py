@@ -108,3 +108,16 @@ def test_rows_become_plain_json() -> None:
     row = rows(*scan_and_mask())[0].to_json()
     assert row["extent_mm"] == [4.0, 10.0, 18.0]
     assert list(row)[:3] == ["organ", "label", "volume_ml"]
+
+
+def test_rows_are_told_as_precisely_as_they_are_known() -> None:
+    """HU and mm to a tenth, ml and probabilities to a thousandth."""
+    geometry = Geometry((5, 4, 3), np.diag([0.7777, 0.8888, 1.1111, 1.0]))
+    hu = np.full(geometry.shape, -1000.0, np.float32)
+    labels, sure = np.zeros(geometry.shape, np.uint8), np.zeros(geometry.shape, np.uint8)
+    hu[1:4, 1, 1], labels[1:4, 1, 1], sure[1:4, 1, 1] = (10, 20, 41), 1, (0, 100, 201)
+    row = measure(LabelMap(labels, sure, geometry), Volume(hu, geometry), LABELS)[0]
+    assert (row.mean_hu, row.sd_hu) == (23.7, 12.9)
+    assert row.extent_mm == (2.3, 0.9, 1.1)
+    assert row.volume_ml == 0.002
+    assert row.mean_probability == 0.393

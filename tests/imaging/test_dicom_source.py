@@ -1,0 +1,89 @@
+"""Headers of the slices behind a volume: found in whatever the scan came in, each at its own place or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg import errors
+from medseg.imaging import Geometry, read_volume
+from medseg.imaging.dicom_source import is_dicom, read_source
+from tests.dicom_edits import only, tags
+from tests.phantoms import phantom_volume, write_dicom_series, write_enhanced_ct, write_nifti
+
+SMALL = phantom_volume((24, 20, 18), (7.0, 6.5, 7.0), orientation="PIR")
+UID = "1.2.826.0.1.5"
+
+
+def _zip(path: Path, *files: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, file.name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slices in an order that their names do not tell, the last one twice; not to be changed."""
+    made = write_dicom_series(
+        tmp_path_factory.mktemp("source") / "case", SMALL, series_uid=UID, names=lambda k: f"{k * 7 % 24:02d}.dcm"
+    )
+    shutil.copy(made / f"{23 * 7 % 24:02d}.dcm", made / "again.dcm")
+    return made
+
+
+@pytest.mark.parametrize("way", ["folder", "file", "zip"])
+def test_every_slice_has_its_header(way: str, folder: Path, tmp_path: Path) -> None:
+    path = {
+        "folder": lambda: folder,
+        "file": lambda: folder / "00.dcm",
+        "zip": lambda: _zip(tmp_path / "case.zip", *folder.iterdir(), write_nifti(tmp_path / "x.nii", SMALL)),
+    }[way]()
+    volume = read_volume(folder)
+    source = read_source(path, volume.geometry, series=UID)
+    assert len(source.headers) == volume.hu.shape[2] == 24
+    for k, header in enumerate(source.headers):
+        place = volume.geometry.affine_lps @ [0, 0, k, 1]
+        np.testing.assert_allclose([float(v) for v in header.ImagePositionPatient], place[:3], atol=1e-4)
+    assert source.first is source.headers[0]
+
+
+def test_what_is_dicom(folder: Path, tmp_path: Path) -> None:
+    nifti = write_nifti(tmp_path / "x.nii", SMALL)
+    assert is_dicom(folder)
+    assert is_dicom(folder / "00.dcm")
+    assert is_dicom(_zip(tmp_path / "both.zip", nifti, folder / "00.dcm"))
+    assert not is_dicom(nifti)
+    assert not is_dicom(_zip(tmp_path / "nifti.zip", nifti))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("voxels", "fits"), [(0.04, True), (-0.04, True), (0.06, False), (-0.06, False)])
+def test_a_slice_lies_within_a_twentieth_of_a_voxel(axis: int, voxels: float, fits: bool, folder: Path) -> None:
+    grid = read_volume(folder).geometry
+    moved = Geometry(grid.shape, grid.affine @ (np.eye(4) + np.outer(np.eye(4)[axis], [0, 0, 0, voxels])))
+    if fits:
+        assert len(read_source(folder, moved, series=UID).headers) == 24
+    else:
+        with pytest.raises(errors.GeometryError, match="resampled"):
+            read_source(folder, moved, series=UID)
+
+
+@pytest.mark.parametrize("shape", [(25, 18, 20), (20, 18, 25), (20, 18, 23), (20, 19, 24)])
+def test_a_grid_of_another_size_has_no_headers(shape: tuple[int, int, int], folder: Path) -> None:
+    grid = Geometry(shape, read_volume(folder).affine)
+    with pytest.raises(errors.GeometryError, match=r"resampled|24 of the volume's"):
+        read_source(folder, grid, series=UID)
+
+
+def test_frames_and_slices_that_lost_their_place_are_refused(tmp_path: Path) -> None:
+    enhanced = write_enhanced_ct(tmp_path / "enhanced.dcm", SMALL, series_uid=UID)
+    with pytest.raises(errors.GeometryError, match="one multi-frame object"):
+        read_source(enhanced, read_volume(enhanced).geometry, series=UID)
+    lost = write_dicom_series(tmp_path / "lost", SMALL, series_uid=UID, fault=only(4, tags(ImagePositionPatient=None)))
+    with pytest.raises(errors.GeometryError, match=r"IM0004\.dcm has no place"):
+        read_source(lost, SMALL.geometry, series=UID)
