@@ -118,7 +118,7 @@ def _check_corners(source: Path, slices: Sequence[SliceHeader], layout: Layout, 
     """The corners of every picture, from its own header, have to lie where the layout puts them."""
     limit = max(MAX_DRIFT_MM, STEP_TOLERANCE * step)
     off = corner_distances(slices, layout)
-    if off.max() > limit:
+    if not off.max() <= limit:  # a NaN, too, is no place
         worst = slices[int(off.argmax())].label
         raise GeometryError(source, f"{worst} lies {off.max():.2f} mm off the line of the other slices.")
 
