@@ -206,8 +206,9 @@ def _word_reasons(study: Study, query: Query, legs: dict[str, Ranking], key: int
         reasons += [_organ_reason(study, name) for name in names if name in study.organs]
     reasons += [_region_reason(region) for region in query.regions if region in study.regions]
     if query.facts and key in legs.get("facts", Ranking.nothing()).keys:
-        stated = [name for name in query.facts if name in BY_NAME]
-        reasons.append(Reason("match", f"facts asked for: {', '.join(name.replace('_', ' ') for name in stated)}"))
+        stated = tuple(name for name in query.facts if name in BY_NAME)
+        words = ", ".join(name.replace("_", " ") for name in stated)
+        reasons.append(Reason("match", f"facts asked for: {words}", stated))
     if common := _common_words(study, query):
         reasons.append(Reason("words", ", ".join(common[:6])))
     whole = legs.get("whole", Ranking.nothing())

@@ -11,6 +11,7 @@ import pytest
 
 import app
 from app.text import card_words, name_of, say, sentences, told
+from vlretrieval.facts.kinds import BY_NAME
 
 ROOT = Path(app.__file__).parent
 VIEWER = "viewer."
@@ -81,6 +82,11 @@ def test_both_languages_say_the_same_things_with_the_same_gaps() -> None:
     assert list(english) == list(chinese)
     for key, text in english.items():
         assert gaps(text) == gaps(chinese[key]), key
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_fact_that_a_search_can_match_has_a_name(language: str) -> None:
+    assert {key.removeprefix("fact.") for key in sentences(language) if key.startswith("fact.")} == set(BY_NAME)
 
 
 def gaps(text: str) -> set[str]:
