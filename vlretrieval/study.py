@@ -86,7 +86,7 @@ class Reason:
 
     Attributes:
         text: in English.
-        names: of the organs, parts of the body, measures or facts it is about, for those who say it in another language.
+        names: of the organs, parts of the body, measures or facts it is about, to be said in another language.
     """
 
     kind: Literal["filter", "organ", "region", "words", "likeness", "match"]
