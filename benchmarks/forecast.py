@@ -34,12 +34,13 @@ SCANS = [
     ((600, 600, 300), (0.6, 0.6, 0.8)),
 ]
 RUN = """
-import json, resource, sys, medseg
+import json, sys, medseg
 from medseg.runtime.options import Options
+from medseg.runtime.provenance import peak_memory_mb
 result = medseg.segment(sys.argv[1], model=sys.argv[3], options=Options(backend=sys.argv[4]))
 result.save(sys.argv[2])
-peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({**result.run["forecast"], "peak_mb": peak_mb, "segment_s": result.run["seconds"]["segment"]}))
+seconds = result.run["seconds"]["segment"]
+print(json.dumps({**result.run["forecast"], "peak_mb": peak_memory_mb(), "segment_s": seconds}))
 """
 
 

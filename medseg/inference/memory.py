@@ -7,6 +7,7 @@ occupies now and of one tile's cost in the network, which is measured once per m
 from __future__ import annotations
 
 import math
+import mmap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import psutil
 from torch import Tensor
 
 from medseg.errors import ResourceError
-from medseg.imaging.volume import Geometry
+from medseg.imaging.volume import Array, Geometry
 from medseg.inference.backends.measure import noise_tile
 from medseg.inference.streaming import BLOCK_VALUES, Predict, columns, count_visits
 from medseg.inference.windows import Box, Windows, common, shape_of
@@ -101,6 +102,16 @@ def _measure(predict: Predict, tiles: Tensor) -> TileCost:
 def resident_mb() -> float:
     """What this process occupies now, MiB."""
     return float(psutil.Process().memory_info().rss / MB)
+
+
+def occupied_by(hu: Array) -> float:
+    """What this process occupies once all of a scan is in memory, MiB.
+
+    A scan that was read by another process is mapped, and counts only as far as somebody has looked at it.
+    """
+    if hu.flags.forc:
+        hu.ravel(order="K")[:: mmap.PAGESIZE // hu.itemsize].max(initial=0)
+    return resident_mb()
 
 
 @dataclass(frozen=True)

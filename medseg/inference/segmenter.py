@@ -13,7 +13,7 @@ from medseg.errors import ModelIntegrityError
 from medseg.imaging.volume import Array, Finding, Geometry, Volume
 from medseg.inference.backends.build import build_predictor, machine_facts
 from medseg.inference.backends.predictor import Predictor
-from medseg.inference.memory import Forecast, Job, TileCost, fit, measure_tiles, resident_mb
+from medseg.inference.memory import Forecast, Job, TileCost, fit, measure_tiles, occupied_by
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.region import Region, body_region
 from medseg.inference.tissue import segment_tissue
@@ -97,6 +97,7 @@ class NetworkSegmenter:
         Raises:
             ResourceError: no plan keeps it.
         """
+        occupied_mb = occupied_by(volume.hu)  # before windows are measured, which may leave something behind
         costs, grid = self.costs(), self.grid_of(volume)
         job = Job(
             volume.geometry,
@@ -105,7 +106,7 @@ class NetworkSegmenter:
             searched=None if within is None else within.on(grid, MARGIN_MM),
             body=self._body(volume, grid),
         )
-        return fit(job, costs, resident_mb(), max_memory_mb, volume.name)
+        return fit(job, costs, occupied_mb, max_memory_mb, volume.name)
 
     def _body(self, volume: Volume, grid: Geometry) -> Box | None:
         """Roughly where windows will lie; None is everywhere."""

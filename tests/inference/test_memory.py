@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tracemalloc
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from medseg.errors import ResourceError
 from medseg.imaging.volume import Geometry, Volume
-from medseg.inference.memory import Job, TileCost, fit, forecast, measure_tiles, prepare_bytes, resident_mb
+from medseg.inference.memory import Job, TileCost, fit, forecast, measure_tiles, occupied_by, prepare_bytes, resident_mb
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import prepare
 
@@ -108,6 +109,13 @@ def test_a_tiles_memory_is_what_its_network_holds() -> None:
     assert 50 < cost.memory_mb < 120
     assert cost.seconds > 0
     assert resident_mb() > 50
+
+
+def test_a_mapped_scan_counts_before_anybody_has_looked_at_it() -> None:
+    shared = mmap.mmap(-1, 64 * 2**20)
+    hu = np.frombuffer(shared, np.float32).reshape((256, 256, 256), order="F")
+    before = resident_mb()
+    assert 60 < occupied_by(hu) - before < 80
 
 
 def test_a_batch_that_does_not_fit_is_left_out_and_no_larger_one_tried() -> None:
