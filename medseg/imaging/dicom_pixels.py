@@ -143,12 +143,12 @@ class PixelFile:
 def _parse(source: Path, file: DicomFile, data: bytes) -> Dataset:
     try:
         dataset = pydicom.dcmread(io.BytesIO(data), force=data[128:132] != b"DICM")
-        present = "PixelData" in dataset
+        has_pixels = "PixelData" in dataset and bool(dataset.PixelData)
     except EOFError as error:
         raise TruncatedFileError(source, f"{file.label} ends too early.") from error
     except Exception as error:  # pydicom passes on whatever its parsing stumbles over
         raise CorruptFileError(source, f"{file.label} cannot be parsed as DICOM.") from error
-    if present and dataset.PixelData:
+    if has_pixels:
         return dataset
     if b"\xe0\x7f\x10\x00" in data:
         raise TruncatedFileError(source, f"{file.label} ends within its pixels.")

@@ -164,3 +164,14 @@ def test_tags_that_nothing_depends_on_may_be_missing(tag: str, tmp_path: Path) -
     volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=tags(**{tag: None})))
     assert np.array_equal(volume.hu, SMALL.hu)
     assert volume.findings == ()
+
+
+@pytest.mark.parametrize("name", [b"OM", b"ZZ"])
+def test_pixels_of_an_unknown_kind_are_refused_by_name(tmp_path: Path, name: bytes) -> None:
+    folder = write_dicom_series(tmp_path / "study", SMALL)
+    path = sorted(folder.iterdir())[3]
+    content = path.read_bytes()
+    at = content.rfind(b"\xe0\x7f\x10\x00") + 4
+    path.write_bytes(content[:at] + name + content[at + 2 :])
+    with pytest.raises(errors.CorruptFileError, match=f"{path.name}.* cannot be parsed as DICOM"):
+        read_volume(folder)
