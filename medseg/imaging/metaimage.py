@@ -41,7 +41,9 @@ def parse_metaimage(path: Path, content: bytes) -> TextHeader:
     end = 0
     while "ElementDataFile" not in fields:
         line, end = header_line(content, end)
-        key, _, value = line.partition("=")
+        key, sign, value = line.partition("=")
+        if line.strip() and not sign:  # other readers take a bare word for "yes"
+            raise ValueError(f"it says {key.strip()[:40]!r} without a value")
         if fields.setdefault(key.strip(), value.strip()) != value.strip():
             raise ValueError(f"it says {key.strip()} twice")
     refuse(path, int(fields.get("ElementNumberOfChannels", "1")) != 1, "its voxels are not single values")

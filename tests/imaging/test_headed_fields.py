@@ -128,6 +128,14 @@ def test_metaimage_headers_that_are_refused(case: str, tmp_path: Path) -> None:
     assert words in str(refused.value)
 
 
+def test_a_bare_word_in_a_metaimage_header_is_refused(tmp_path: Path) -> None:
+    path = _mha(tmp_path / "case.mha")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"ElementDataFile", b"CompressedData\nElementDataFile", 1))
+    with pytest.raises(errors.CorruptFileError, match="CompressedData' without a value"):
+        read_volume(path)
+
+
 NRRD_SOUND: dict[str, dict[str, str]] = {
     "as it is": {},
     "space in short": {"space": "LPS"},
