@@ -64,8 +64,8 @@ test-slow: $(READY) browser ## The slow tests, the browser's and those on real C
 poison: $(READY) ## The table of docs/RELIABILITY.md: bad inputs, ours and the peers' readers (makes their environments; minutes)
 	$(PY) -m benchmarks.peers.table
 
-fuzz: $(READY) ## 14,000 mutated scans against independent readers (ten minutes)
-	PYTHONPATH=. $(PY) benchmarks/fuzz.py --examples 14000 --seed 101 --out benchmarks/results/fuzz.json
+fuzz: $(READY) ## 14,000 mutated scans against independent readers (some minutes)
+	PYTHONPATH=. $(PY) benchmarks/fuzz.py --examples 14000 --seed 404 --out benchmarks/results/fuzz.json
 
 lint: $(READY) ## Style, types and the import contracts
 	$(PY) -m ruff check .
