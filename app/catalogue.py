@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +60,6 @@ def models() -> list[Model]:
     except MedsegError as error:
         raise Refused(Problem(error.message, error.advice, code=type(error).__name__)) from error
     return sorted(map(_model, cards), key=lambda model: (model.name != _FIRST, model.name))
-
-
-def load_ahead() -> None:
-    """Import what reads models while the visitor still looks for a scan; later they would wait for it."""
-    threading.Thread(target=medseg.list_models, name="load-ahead", daemon=True).start()
 
 
 def _model(card: ModelCard) -> Model:

@@ -237,11 +237,10 @@ class Desk:
 
     def await_reading(self, study: str, visitor: str, patience_s: float, *, or_picture: bool = False) -> None:
         """Return once the scan is read, or (`or_picture`) can be seen; at the latest after `patience_s`."""
-        deadline = time.monotonic() + patience_s
-        while self.view(study, visitor).phase == "reading" and time.monotonic() < deadline:
-            if or_picture and self.first_picture(study, visitor) is not None:
+        entry, deadline = self._owned(study, visitor), time.monotonic() + patience_s
+        while entry is not None and time.monotonic() < deadline and not entry.look.wait(_GLANCE_S):
+            if or_picture and first_picture_of(entry.scan_folder).is_file():
                 return
-            self.entry(study, visitor).look.wait(_GLANCE_S)
 
     def _run_view(self, study: str, entry: Entry, run: Run) -> RunView:
         now, job = run.job.status, run.job  # one moment: its fields fit together

@@ -17,6 +17,7 @@ from app.widgets.hits import show_hits
 from app.widgets.intake import ask_for_files
 from app.widgets.problems import plain, show_problem
 from app.widgets.question import Question, ask_filters
+from app.widgets.running import watch_reading
 
 _POLL_S = 0.3
 _HITS = 20
@@ -104,7 +105,7 @@ def _take_example() -> None:
 def _watch_reading(study: str) -> None:
     view = desk().view(study, visitor())
     if view.phase == "reading":
-        _wait_for_reading(study)
+        watch_reading(study)
         return
     if view.problem is not None:
         show_problem(view.problem)
@@ -112,13 +113,6 @@ def _watch_reading(study: str) -> None:
     st.session_state.pop("search-reading")
     st.session_state["search-new"] = study
     st.success(say("search.upload.done", name=plain(view.title)))
-
-
-@st.fragment(run_every=_POLL_S)
-def _wait_for_reading(study: str) -> None:
-    if desk().view(study, visitor()).phase != "reading":
-        st.rerun()
-    st.progress(0.5, text=say("study.reading"))
 
 
 def _begin(archive: Path, question: Question) -> None:

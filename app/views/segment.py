@@ -6,7 +6,6 @@ from html import escape
 
 import streamlit as st
 
-from app.catalogue import load_ahead
 from app.desk import desk, is_local, visitor
 from app.folders import KEEP_HOURS
 from app.results import Result
@@ -40,7 +39,6 @@ def _begin() -> None:
     with middle:
         study = show_intake()
         fetch_ahead()
-        load_ahead()
     if study is not None:
         st.query_params["study"] = study
         st.rerun()

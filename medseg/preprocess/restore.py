@@ -135,8 +135,9 @@ class _Parallel:
         first = start + np.arange(logits.shape[axis + 1])
         at = np.clip(self.positions[axis][side], first[0], first[-1])
         weights = np.maximum(0.0, 1.0 - np.abs(first - at[:, None])).astype(np.float32)
-        used = weights.any(axis=0)
-        needed = logits.compress(used, axis + 1)
+        nonzero = np.flatnonzero(weights.any(axis=0))
+        used = slice(int(nonzero[0]), int(nonzero[-1]) + 1)
+        needed = logits[(slice(None),) * (axis + 1) + (used,)]  # a view: these may be large
         if np.array_equal(at, first[used]):  # the grids' voxels coincide: nothing to interpolate
             return needed
         return np.moveaxis(np.tensordot(weights[:, used], needed, axes=(1, axis + 1)), 0, axis + 1)
