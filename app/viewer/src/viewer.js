@@ -297,7 +297,8 @@ export class Viewer {
   // --- telling
 
   #drawn() {
-    this.root.dataset.voxel = this.stage.voxel.join(",")
+    // Of two sides either may be drawn first.
+    if (this.sides[0].isOpen) this.root.dataset.voxel = this.stage.voxel.join(",")
     this.root.dataset.frames = String(Number(this.root.dataset.frames || 0) + 1)
   }
 
