@@ -11,7 +11,7 @@ from app.folders import KEEP_HOURS
 from app.results import Result
 from app.studies import Refused, RunView, StudyView
 from app.text import name_of, say
-from app.widgets.comparison import Other, choose_other, other_side, show_comparison
+from app.widgets.comparison import Other, choose_other, comparing, other_side, show_comparison
 from app.widgets.downloads import show_downloads
 from app.widgets.intake import show_intake
 from app.widgets.limits import show_result_limits
@@ -104,7 +104,10 @@ def _show_read(view: StudyView) -> None:
     with head:
         other = _show_head(view, run, result)
     with picture:  # before the news: the browser is busy with it longest
-        compare = None if other is None or run is None else other_side(view, run, other)
+        task = compare = None
+        if other is not None and run is not None:
+            task = comparing(view, run, other)
+            compare = other_side(run, other, task)
         shown = result or preview
         saved = show_viewer(view.id, view.scan, run, shown, is_preview=preview is not None, compare=compare)  # type: ignore[arg-type]
     if saved is not None:
@@ -116,8 +119,8 @@ def _show_read(view: StudyView) -> None:
         if run is None or result is None:
             show_summary(view)
         else:
-            if other is not None:
-                show_comparison(view, run, result, other)
+            if other is not None and task is not None:
+                show_comparison(view, run, result, other, task)
             _show_result(view, run, result)
 
 

@@ -78,9 +78,13 @@ def _words(other: Other) -> str:
     return say("compare.item", title=other.view.title, number=other.run.number, model=model)
 
 
-def other_side(view: StudyView, run: RunView, other: Other) -> dict[str, Any] | None:
+def comparing(view: StudyView, run: RunView, other: Other) -> TaskView:
+    """How the comparison stands at this moment: picture and table are to be of one."""
+    return desk().errands.compare(view.id, visitor(), run.number, other.view.id, other.run.number)
+
+
+def other_side(run: RunView, other: Other, task: TaskView) -> dict[str, Any] | None:
     """What the viewer has to know of the other side; None while it is not known how the two lie."""
-    task = _task(view, run, other)
     if task.state != "done" or other.view.scan is None:
         return None
     facts = _facts(task)
@@ -92,18 +96,13 @@ def other_side(view: StudyView, run: RunView, other: Other) -> dict[str, Any] | 
     }
 
 
-def _task(view: StudyView, run: RunView, other: Other) -> TaskView:
-    return desk().errands.compare(view.id, visitor(), run.number, other.view.id, other.run.number)
-
-
 def _facts(task: TaskView) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((task.folder / "comparison.json").read_text("utf-8"))
     return facts
 
 
-def show_comparison(view: StudyView, run: RunView, result: Result, other: Other) -> None:
+def show_comparison(view: StudyView, run: RunView, result: Result, other: Other, task: TaskView) -> None:
     """What changed, organ by organ, and how far that can be trusted."""
-    task = _task(view, run, other)
     if task.problem is not None:
         show_problem(task.problem)
     elif task.state != "done":
@@ -118,7 +117,7 @@ def show_comparison(view: StudyView, run: RunView, result: Result, other: Other)
 
 @st.fragment(run_every=_POLL_S)
 def _wait(view: StudyView, run: RunView, other: Other) -> None:
-    if _task(view, run, other).state not in ("queued", "running"):
+    if comparing(view, run, other).state not in ("queued", "running"):
         st.rerun()
     st.progress(0.5, text=say("compare.working"))
 
