@@ -20,7 +20,7 @@ export default function (component) {
   const path = window.location.origin + component.data.assets + "/viewer.js"
   programs[path] ??= import(path)
   programs[path].then((program) => program.mount(component))
-  return () => programs[path].then((program) => program.unmount(component.parentElement))
+  return () => programs[path].then((program) => program.unmount(component))
 }
 """
 _mount = st.components.v2.component("medseg_viewer", js=_LOADER)

@@ -10,16 +10,22 @@ const mounted = new WeakMap()
 export function mount(component) {
   const { parentElement, data } = component
   const earlier = mounted.get(parentElement)
-  if (earlier && earlier.key === keyOf(data)) return earlier.viewer.update(data, component)
+  if (earlier && earlier.key === keyOf(data)) {
+    earlier.component = component
+    return earlier.viewer.update(data, component)
+  }
   earlier?.viewer.dispose()
   const viewer = new Viewer(parentElement, data, component)
-  mounted.set(parentElement, { key: keyOf(data), viewer })
+  mounted.set(parentElement, { key: keyOf(data), viewer, component })
   return viewer.begin()
 }
 
-export function unmount(parentElement) {
-  mounted.get(parentElement)?.viewer.dispose()
-  mounted.delete(parentElement)
+/** A page that was drawn anew takes its last component away when the next one may be there already: that one stays. */
+export function unmount(component) {
+  const found = mounted.get(component.parentElement)
+  if (found?.component !== component) return
+  found.viewer.dispose()
+  mounted.delete(component.parentElement)
 }
 
 /** What cannot change without beginning anew. */
