@@ -13,14 +13,19 @@ from app.text import language, name_of, say, sentences
 from app.widgets.style import assets_path, base_path
 from app.widgets.tables import volume_text
 
-# The program is fetched once, by a name that changes with it, and not sent with every page.
+# The program is fetched once, by a name that changes with it, and not sent with every page. Streamlit may begin a
+# component that it has given up already, after its successor, and end it in the same breath: that one is never mounted.
 _LOADER = """
 const programs = {}
 export default function (component) {
   const path = window.location.origin + component.data.assets + "/viewer.js"
   programs[path] ??= import(path)
-  programs[path].then((program) => program.mount(component))
-  return () => programs[path].then((program) => program.unmount(component))
+  let isWanted = true
+  programs[path].then((program) => isWanted && program.mount(component))
+  return () => {
+    isWanted = false
+    programs[path].then((program) => program.unmount(component))
+  }
 }
 """
 _mount = st.components.v2.component("medseg_viewer", js=_LOADER)

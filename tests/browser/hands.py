@@ -127,8 +127,8 @@ def choose(page: Page, menu: Locator, title: str) -> None:
 def segment(page: Page, title: str = TISSUE, key: str = "first") -> None:
     """Choose a model, press the button, wait for the table."""
     choose(page, page.locator(f".st-key-model-{key} input"), title)
-    page.locator(f".st-key-run-{key} button").click()
     number = page.locator(".viewer").get_attribute("data-run") or "0"
+    page.locator(f".st-key-run-{key} button").click()
     shown = str(int(number) + 1)
     expect(page.locator(".viewer")).to_have_attribute("data-run", shown, timeout=JOB_MS)
     page.locator("#organ-table").wait_for(timeout=JOB_MS)

@@ -10,20 +10,23 @@ const mounted = new WeakMap()
 export function mount(component) {
   const { parentElement, data } = component
   const earlier = mounted.get(parentElement)
-  if (earlier && earlier.key === keyOf(data)) {
-    earlier.component = component
+  if (earlier && earlier.key === keyOf(data) && parentElement.contains(earlier.viewer.root)) {
+    earlier.holders.add(component)
     return earlier.viewer.update(data, component)
   }
   earlier?.viewer.dispose()
   const viewer = new Viewer(parentElement, data, component)
-  mounted.set(parentElement, { key: keyOf(data), viewer, component })
+  mounted.set(parentElement, { key: keyOf(data), viewer, holders: new Set([component]) })
   return viewer.begin()
 }
 
-/** A page that was drawn anew takes its last component away when the next one may be there already: that one stays. */
+/**
+ * The viewer goes with the last component that holds it. A page that is drawn anew mounts the next component before
+ * or after it takes the one before away, in any order.
+ */
 export function unmount(component) {
   const found = mounted.get(component.parentElement)
-  if (found?.component !== component) return
+  if (!found?.holders.delete(component) || found.holders.size > 0) return
   found.viewer.dispose()
   mounted.delete(component.parentElement)
 }
