@@ -139,21 +139,16 @@ class Dense:
                 batches = [studies[at : at + 32] for at in range(0, len(studies), 32)]
                 seen = [model.encode_images(collate([s.seen for s in batch], model.organs)) for batch in batches]
             self.models.append(model)
-            self.images.append(torch.cat(seen).numpy())
+            self.images.append(torch.cat(seen))
 
     def scores(self, texts: list[str]) -> Array:
         """[texts, studies]; text n belongs to study n."""
-        out = np.zeros((len(texts), len(self.part)))
-        for fold, (model, images) in enumerate(zip(self.models, self.images, strict=True)):
-            rows = np.flatnonzero(self.part == fold)
-            out[rows] = self.ask(model, [texts[row] for row in rows]) @ images.T
-        return out
+        return np.stack([self.ask(int(fold), text) for fold, text in zip(self.part, texts, strict=True)])
 
-    @staticmethod
-    def ask(model: Any, texts: list[str]) -> Array:
-        """Vectors of texts."""
+    def ask(self, fold: int, text: str) -> Array:
+        """[studies] of a fold's model, as the search does it."""
         with torch.inference_mode():
-            return np.asarray(model.encode_texts(texts).numpy(), np.float64)
+            return np.asarray(self.models[fold].likelihood(text, self.images[fold]).numpy(), np.float64)
 
 
 def train(studies: list[TrainingStudy], part: Array, fold: int, config: RetrievalConfig, folder: Path) -> Any:
@@ -226,9 +221,8 @@ def fact_areas(dense: Dense, seen: list[Facts], truth: list[Facts], part: Array)
         for value in kind.values:
             text = say(kind.name, value, np.random.default_rng(9), "test")
             scores = np.zeros(len(truth))
-            for fold, (model, images) in enumerate(zip(dense.models, dense.images, strict=True)):
-                rows = part == fold
-                scores[rows] = images[rows] @ dense.ask(model, [text])[0]
+            for fold in range(FOLDS):
+                scores[part == fold] = dense.ask(fold, text)[part == fold]
             known = np.array([kind.name in facts for facts in truth])
             right = np.array([facts.get(kind.name) == value for facts in truth])
             filtered = np.array([float(facts.get(kind.name) == value) for facts in seen])

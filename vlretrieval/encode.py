@@ -44,6 +44,11 @@ class LearnedEncoder:
         with torch.inference_mode():
             return self._model.encode_texts([text]).numpy()[0]
 
+    def likelihood(self, text: str, vectors: Array) -> Array:
+        with torch.inference_mode():
+            whole = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
+            return self._model.likelihood(text, whole).numpy()
+
     def match(self, text: str, features: Array) -> Array:
         with torch.inference_mode():
             said = self._model.text_encoder([text]).expand(len(features), -1)

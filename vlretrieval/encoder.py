@@ -46,6 +46,10 @@ class Encoder(Protocol):
         """[dim] of unit length; None where this encoder reads no words."""
         ...
 
+    def likelihood(self, text: str, vectors: Array) -> Array | None:
+        """[N] how likely a text's sentences are true of studies [N, dim], as a mean logarithm; None as `words`."""
+        ...
+
     def match(self, text: str, features: Array) -> Array | None:
         """[N] how well a text fits studies, from their features [N, F]; None where it cannot judge."""
         ...

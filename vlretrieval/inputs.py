@@ -21,7 +21,8 @@ PLANE = (64, 40)  # coarse voxels from right to left and from back to front: 51 
 CHANNELS = 5
 SLICES = 128
 SCAN_NUMBERS = 10
-ORGAN_NUMBERS = 8
+ORGAN_NUMBERS = 12
+NEAR_SLICES = (2, 15)  # from about one to six centimetres beyond an organ's end
 _PLAIN_ROWS = 5
 
 
@@ -136,8 +137,23 @@ def _organ_numbers(profile: Profile, name: str) -> Array:
             above * STEP_MM / 100,
             float(ends[0] == 0 or above == 0),
             (ends[1] - ends[0]) * STEP_MM / 50,
+            _larger_than_other_side(profile, name, organ),
+            *_body_around(profile.body, *ends),
         ]
     )
+
+
+def _larger_than_other_side(profile: Profile, name: str, organ: OrganProfile) -> float:
+    """Logarithm of the ratio of both sides' volumes; 0 where there is no other side."""
+    other = profile.organs.get(other_side(name))
+    return 0.0 if other is None else float(np.log((organ.volume_ml + 0.5) / (other.volume_ml + 0.5)))
+
+
+def _body_around(body: Array, low: int, high: int) -> list[float]:
+    """Cross-section of the body at an organ, below and above it; 0 where the scan ends before."""
+    near, far = NEAR_SLICES
+    parts = (body[low:high], body[max(0, low - far) : max(0, low - near)], body[high + near : high + far])
+    return [float(part.mean()) / 1000 if len(part) else 0.0 for part in parts]
 
 
 def scan_numbers(profile: Profile) -> Array:

@@ -45,6 +45,9 @@ class MeasuredEncoder:
     def words(self, text: str) -> None:
         return None
 
+    def likelihood(self, text: str, vectors: Array) -> None:
+        return None
+
     def match(self, text: str, features: Array) -> None:
         return None
 

@@ -21,6 +21,7 @@ from vlretrieval.study import Hit, Reason, Study, Vectors
 from vlretrieval.words import DENIED, analyse
 
 DEPTH = 100  # of each leg
+JUDGED = 1000  # nearest studies that are judged sentence by sentence
 RERANKED = 50
 # Where a package says nothing else.
 FUSION = {"whole": 1.0, "organs": 0.5, "words": 0.5, "facts": 1.0, "sizes": 1.0}
@@ -94,12 +95,20 @@ class Searcher:
         return _best_of([Ranking(ranking.keys, scaled(ranking.scores)) for ranking in found])
 
     def _vector_legs(self, query: Query, vector: Array, where: str | None) -> dict[str, Ranking]:
-        legs = {"whole": self.store.nearest(vector, DEPTH, where)}
+        legs = {"whole": self._likeliest(query.text, self.store.nearest(vector, JUDGED, where))}
         organs = [name for names in query.organs for name in names if name in self.encoder.organs]
         if organs:
             found = [self.store.nearest(vector, DEPTH, where, organ=name) for name in organs]
             legs["organs"] = _best_of(found)
         return legs
+
+    def _likeliest(self, text: str, near: Ranking) -> Ranking:
+        """Of the studies near a text as a whole those of which its sentences are most likely true, one by one."""
+        scores = self.encoder.likelihood(text, self.store.wholes(near.keys)) if len(near) else None
+        if scores is None:
+            return Ranking(near.keys[:DEPTH], near.scores[:DEPTH])
+        order = np.lexsort((near.keys, -scores))[:DEPTH]
+        return Ranking(near.keys[order], scores[order].astype(np.float64))
 
     def _rerank(self, text: str, ranking: Ranking) -> Ranking:
         features = self.store.features(ranking.keys[:RERANKED].tolist())
@@ -214,7 +223,8 @@ def _word_reasons(study: Study, query: Query, legs: dict[str, Ranking], key: int
     whole = legs.get("whole", Ranking.nothing())
     place = np.flatnonzero(whole.keys == key)
     if len(place):
-        reasons.append(Reason("likeness", f"cosine {whole.scores[place[0]]:.2f}"))
+        share = f"{min(1.0, np.exp(whole.scores[place[0]])):.0%}"
+        reasons.append(Reason("likeness", f"{share} likely", (share,)))
     return reasons
 
 

@@ -86,7 +86,7 @@ class Reason:
 
     Attributes:
         text: in English.
-        names: of the organs, parts of the body, measures or facts it is about, to be said in another language.
+        names: what it is about (organs, parts of the body, measures, facts, a share), to be said in another language.
     """
 
     kind: Literal["filter", "organ", "region", "words", "likeness", "match"]

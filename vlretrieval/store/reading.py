@@ -71,6 +71,16 @@ class Reading:
         named = dict(zip(organs["organ"].to_pylist(), vectors, strict=True))
         return Vectors(np.array(whole["vector"][0].as_py(), np.float32), named)
 
+    def wholes(self, keys: Array) -> Array:
+        """[N, D] vectors of studies, in the order of their keys; all of them have to be there."""
+        if self._is_exact(self._studies):
+            space = self._space("")
+        else:
+            with quiet():
+                query = self._studies.search().where(in_list("key", keys)).select(["key", "vector"])
+                space = Space.read(query.limit(None).to_arrow(), self.info.dim, 0)
+        return space.matrix[np.searchsorted(space.keys, keys)]
+
     def nearest(
         self, vector: Array, k: int, where: str | None = None, *, organ: str = "", exact: bool | None = None
     ) -> Ranking:
@@ -85,11 +95,16 @@ class Reading:
         """
         table = self._organs if organ else self._studies
         if exact is None:
-            exact = table.count_rows() <= EXACT_UP_TO or not has_index(table, "vector")
+            exact = self._is_exact(table)
         allowed = self.keys(where) if where is not None else None
         if exact:
             return self._space(organ).nearest(vector, k, allowed)
         return self._by_index(table, vector, k, where, organ, allowed)
+
+    @staticmethod
+    def _is_exact(table: Any) -> bool:
+        """Whether all vectors are compared: there are few, or no index was made."""
+        return table.count_rows() <= EXACT_UP_TO or not has_index(table, "vector")
 
     def _by_index(
         self, table: Any, vector: Array, k: int, where: str | None, organ: str, allowed: Array | None

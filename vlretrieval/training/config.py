@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-LossName = Literal["pairs", "statements", "organs", "matching"]
+LossName = Literal["pairs", "statements", "attributes", "organs", "matching"]
 
 
 def _usual_weights() -> dict[LossName, Positive]:
@@ -28,7 +28,8 @@ class LossConfig(Strict):
     """What is minimised.
 
     `weights` names the losses: pairs (contrastive, texts against studies), statements (every sentence against every
-    study), organs (sentences about an organ against its vectors), matching (the fusion head on true and false pairs).
+    study), attributes (facts and findings told from a study's vector alone), organs (sentences about an organ against
+    its vectors), matching (the fusion head on true and false pairs).
     `weighting` moves the weights (see `DynamicLoss`). `hard_negatives` of a memory of all training studies stand
     beside the batch's own after `hard_after` steps.
     """
@@ -71,10 +72,11 @@ class TextConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """The small model. `organs` have vectors of their own; `volume` looks at the coarse volume beside the slices."""
+    """The small model. `organs` have vectors of their own; `volume` and `slices` look at those beside the numbers."""
 
     organs: tuple[str, ...] = ()
     volume: bool = True
+    slices: bool = True
     text_layers: int = Field(2, ge=1)
     text_width: int = Field(128, ge=32)
 

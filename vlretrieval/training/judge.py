@@ -28,9 +28,9 @@ def judge(model: VLModel, studies: Sequence[TrainingStudy]) -> dict[str, float]:
     rng = np.random.default_rng(0)
     texts = [study.report or describe(study.facts, rng, "test") for study in studies]
     with torch.inference_mode():
-        seen = model.encode_images(collate([study.seen for study in studies], model.organs)).numpy()
-        said = model.encode_texts(texts).numpy()
-    found = score_queries((said @ seen.T).astype(np.float64), _answers(studies), ks=KS)
+        seen = model.encode_images(collate([study.seen for study in studies], model.organs))
+        scores = torch.stack([model.likelihood(text, seen) for text in texts]).numpy()
+    found = score_queries(scores.astype(np.float64), _answers(studies), ks=KS)
     patients = [study.patient for study in studies]
     figures = {"pool": float(len(studies))}
     for place, k in enumerate(KS):

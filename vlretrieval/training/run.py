@@ -76,7 +76,7 @@ def _card(settings: RetrievalConfig, studies: list[TrainingStudy], figures: dict
         licence=settings.licence,
         segmenter=settings.segmenter,
         organs=list(options.organs),
-        options={"volume": options.volume, "shape": shape},
+        options={"volume": options.volume, "slices": options.slices, "shape": shape},
         embed_dim=256,
         metrics={"splits": list(settings.held_out)} | figures,
         training={

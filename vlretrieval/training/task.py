@@ -17,10 +17,12 @@ from vlretrieval.facts.kinds import KINDS, Facts, read_facts
 from vlretrieval.facts.texts import PLACE, Sentence, edit_fact, encode_facts, organ_of, pick_facts, write_sentences
 from vlretrieval.inputs import StudyInput, collate
 from vlretrieval.model import VLModel
+from vlretrieval.numbers import Additive
 from vlretrieval.profile import Profile
 from vlretrieval.reports.edits import edit_one
 from vlretrieval.reports.sentences import split_sentences
 from vlretrieval.sampler import DynamicSampler
+from vlretrieval.study_encoder import StudyEncoder
 from vlretrieval.training.batch import PairBatch
 from vlretrieval.training.config import RetrievalConfig
 from vlretrieval.training.network import TrainingNetwork
@@ -29,6 +31,8 @@ from vlretrieval.training.studies import TrainingStudy, attributes, encode_label
 # What a resumed run may change, beside the loop's own: words and places.
 FREE = {"name", "version", "index", "pairs", "title", "description", "licence", "limits", "sources", "loop"}
 MIN_SLICES = 24
+_CURVE_RATE = 8.0
+_LOOKS = 4  # at every study, to learn what is usual
 Rng = np.random.Generator
 Validate = Callable[[VLModel], dict[str, float]]
 
@@ -79,8 +83,27 @@ class ContrastiveTask(Task[PairBatch]):
         """Model, temperatures and weights of the losses."""
         options, width = self.config.model, self.config.model.text_width
         shape = (width, options.text_layers, max(1, width // 32), 4 * width)
-        self.model = VLModel.small(options.organs, volume=options.volume, shape=shape)
+        self.model = VLModel.small(options.organs, volume=options.volume, slices=options.slices, shape=shape)
+        self._fit_scales(self.model)
         return TrainingNetwork(self.model, self.config.losses, len(self.studies), self.found.shape[1])
+
+    def groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """What reads filled bins learns faster: its weights have far to go, the others' lie near where they begin."""
+        curves = {id(p) for module in network.modules() if isinstance(module, Additive) for p in module.parameters()}
+        learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        fast = [parameter for parameter in learning if id(parameter) in curves]
+        return [
+            {"params": [parameter for parameter in learning if id(parameter) not in curves]},
+            {"params": fast, "scale": _CURVE_RATE},
+        ]
+
+    def _fit_scales(self, model: VLModel) -> None:
+        """What is usual for every number, as training will see it: whole, cut and mirrored."""
+        rng = np.random.default_rng([self.config.loop.seed, 3])
+        looks = [self._look(study, rng)[0] for study in self.studies for _ in range(_LOOKS)]
+        seen = collate(looks, self.config.model.organs, volume=False)
+        assert isinstance(model.vision_encoder, StudyEncoder)
+        model.vision_encoder.fit(seen.scan, seen.organs)
 
     def loss(self, network: nn.Module, batch: PairBatch) -> Loss:
         """All losses of one batch."""

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("lancedb")
 from medseg.errors import ConfigError, DataError, ModelError, NoScanError, OutputError
 from vlretrieval.archive import writing
-from vlretrieval.store import Store, StoreInfo
+from vlretrieval.store import Store, StoreInfo, reading
 from vlretrieval.study import Entry, Study, Vectors
 
 DIM = 16
@@ -56,6 +56,17 @@ def test_the_nearest_are_found_with_and_without_a_filter(store: Store) -> None:
     assert store.nearest(vectors[4], 1, organ="spleen").scores[0] < 1
     assert store.nearest(-vectors[4], 1, organ="spleen").keys[0] == 5
     assert len(store.nearest(vectors[4], 3, "spleen_ml > 999")) == 0
+
+
+@pytest.mark.parametrize("limit", [200_000, 0])
+def test_vectors_of_studies_come_in_the_order_of_their_keys(
+    store: Store, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "EXACT_UP_TO", limit)  # 0: as where an index was made and nothing lies in memory
+    monkeypatch.setattr(reading, "has_index", lambda *_: True)
+    vectors = planted(12)
+    found = store.wholes(np.array([9, 2, 12]))
+    assert np.allclose(found, np.stack([vectors[8], vectors[1], vectors[11]]), atol=1e-6)
 
 
 def test_studies_come_back_as_they_were(store: Store) -> None:

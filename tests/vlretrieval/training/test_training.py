@@ -189,7 +189,7 @@ def test_an_archive_is_searched_by_a_trained_models_vectors(trained: Path, tmp_p
     )
     found = json.loads(run("search", "a large body", "-a", tmp_path / "a", "--model", package, "--json", "--rerank"))
     assert len(found["hits"]) == 2
-    assert any("cosine" in reason for hit in found["hits"] for reason in hit["why"])
+    assert any("likely" in reason for hit in found["hits"] for reason in hit["why"])
     like = json.loads(
         run("search", "--like", trained / "scan1.nii.gz", "-a", tmp_path / "a", "--model", package, "--json")
     )
