@@ -3,10 +3,10 @@
     python -m benchmarks.retrieval_ablation --index INDEX --work WORK --out FILE.json [--only sampler 0,1]
 
 Seed n holds out fold n, so that its runs differ in one thing only. Samplers are judged by matching accuracy: of a
-study's own text, the same with one fact made false, and the text of another study that is false of it, the head has to
-prefer the true one (two questions a study). Weights are judged by recall@5 of all facts and by how sure the model is
-of true sentences in place of false ones (AUROC over all facts). What is done is kept: a killed run goes on, and
-`--only` shares the rows among processes.
+study's own text, the same with one fact made false, and the text of another study that is false of it, the true one
+has to be judged likelier (two questions a study; by the sentences' likelihood, and by the matching head). Weights are
+judged by recall@5 of all facts and by how sure the model is of true sentences in place of false ones (AUROC over all
+facts). What is done is kept: a killed run goes on, and `--only` shares the rows among processes.
 """
 
 from __future__ import annotations
@@ -108,22 +108,25 @@ def figures(model: Any, studies: list[TrainingStudy], held: np.ndarray, what: st
         truth = [study.facts for study in studies]
         found = {"recall_5": recall(model, whole, truth, held)}
         if what == "sampler":
-            return found | {"matching": matching(model, features.whole, truth, held)}
+            return found | matching(model, features.whole, whole, truth, held)
         return found | {"auroc": mean_area(model, whole, truth, held)}
 
 
-def matching(model: Any, seen: torch.Tensor, truth: list[Facts], held: np.ndarray) -> float:
-    """Share of questions in which the matching head prefers a study's own text."""
-    right = []
+def matching(
+    model: Any, seen: torch.Tensor, whole: torch.Tensor, truth: list[Facts], held: np.ndarray
+) -> dict[str, float]:
+    """Share of questions in which a study's own text is preferred, by both judges."""
+    right: dict[str, list[float]] = {"matching": [], "matching_head": []}
     for number in held.tolist():
         rng = np.random.default_rng([8, number])
         others = [n for n in held.tolist() if not matches(truth[n], truth[number])]
         wrong = [edit_fact(truth[number], truth[number], rng), truth[int(rng.choice(others))]]
         texts = [describe(facts, rng, "test") for facts in (truth[number], *wrong)]
-        said = model.text_encoder(texts)
-        scores = model.match(model.fuse(seen[[number]].expand(len(texts), -1), said))
-        right += [float(scores[0] > score) for score in scores[1:]]
-    return float(np.mean(right))
+        likely = torch.cat([model.likelihood(text, whole[[number]]) for text in texts])
+        head = model.match(model.fuse(seen[[number]].expand(len(texts), -1), model.text_encoder(texts)))
+        for name, scores in (("matching", likely), ("matching_head", head)):
+            right[name] += [float(scores[0] > score) for score in scores[1:]]
+    return {name: float(np.mean(answers)) for name, answers in right.items()}
 
 
 def recall(model: Any, whole: torch.Tensor, truth: list[Facts], held: np.ndarray) -> float:

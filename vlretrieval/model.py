@@ -78,7 +78,9 @@ class VLModel(nn.Module):
 
     def fuse(self, seen: Tensor, said: Tensor) -> Tensor:
         """Features of both encoders, pair by pair -> [B, fused_dim]."""
-        fused: Tensor = self.fusion(torch.cat([seen, said], dim=1))
+        # On one scale: the larger of the two would drown the other.
+        both = [functional.layer_norm(part, part.shape[1:]) for part in (seen, said)]
+        fused: Tensor = self.fusion(torch.cat(both, dim=1))
         return fused
 
     def match(self, fused: Tensor) -> Tensor:
