@@ -46,7 +46,6 @@ ROWS: dict[str, dict[str, dict[str, Any]]] = {
         "fixed": {},
         "uncertainty": {"losses": {"weighting": "uncertainty"}},
         "dwa": {"losses": {"weighting": "dwa"}},
-        "famo": {"losses": {"weighting": "famo"}},
     },
 }
 STEPS = 400

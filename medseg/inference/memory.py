@@ -29,7 +29,7 @@ from medseg.runtime.provenance import peak_memory_mb, reset_peak_memory
 
 MB = 2**20
 _FLOAT = 4
-_PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (8, 8)]
+_PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8)]
 _LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
 _MIRRORED = 0.5  # share of the mirror images that are computed; a rough figure, for the clock alone
 _RESTORE_VALUES_PER_SECOND = 2.4e8  # logits interpolated and decided; a rough figure, for the clock alone
@@ -201,7 +201,7 @@ def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
     i, j = (math.ceil(size / count) + 1 for size, count in zip(held[:2], parts, strict=True))
     depth = min(spec.patch_size[2], held[2])
     sums = classes * min(i, held[0]) * min(j, held[1]) * depth
-    kept = 1 + spec.overlap_ratio + 1 / classes  # what is carried on is copied once; the weights
+    kept = 1 + (1 + spec.overlap_ratio) / classes  # the weights, and what is carried on of one channel
     blocks = 2 * min(sums, BLOCK_VALUES) + 4 * SLAB_VALUES
     tiles = 2 * batch * math.prod(spec.patch_size)  # images: these and the next
     product = classes * math.prod(spec.patch_size)  # one window's logits, where they come in half precision

@@ -192,10 +192,11 @@ class _Sums:
         for first in range(0, count, step):
             planes = slice(first, min(first + step, count))
             yield self._block(self._finished(planes), self.low + planes.start, self.low + planes.stop)
-        for tensor in (self.sums, self.weights):
-            if tensor is not None and until < self.length:
-                tensor[..., : self.depth - count] = tensor[..., count:].clone()
-                tensor[..., self.depth - count :] = 0
+        if until < self.length:
+            # One channel after the other, so that what is carried on is never held twice as a whole.
+            for part in (self.weights, *([] if self.sums is None else self.sums)):
+                part[..., : self.depth - count] = part[..., count:].clone()
+                part[..., self.depth - count :] = 0
         self.low = until
 
     def _finished(self, planes: slice) -> Array:
