@@ -21,7 +21,7 @@ LossName = Literal["pairs", "statements", "attributes", "organs", "matching"]
 
 
 def _usual_weights() -> dict[LossName, Positive]:
-    return {"pairs": 1.0, "statements": 4.0, "organs": 2.0, "matching": 0.5}
+    return {"pairs": 1.0, "statements": 4.0, "attributes": 2.0, "organs": 2.0, "matching": 0.5}
 
 
 class LossConfig(Strict):

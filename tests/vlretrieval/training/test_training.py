@@ -79,12 +79,30 @@ def test_every_loss_is_finite_and_reaches_both_towers(losses: dict[str, Any]) ->
     for number in range(2):  # the second batch meets the memory of the first
         loss = task.loss(network, task.batch(number))
     loss.total.backward()
-    assert set(loss.parts) == {"pairs", "statements", "organs", "matching"}
+    assert set(loss.parts) == {"pairs", "statements", "attributes", "organs", "matching"}
     assert all(torch.isfinite(part) for part in loss.parts.values())
     for name, parameter in network.model.named_parameters():
         if "position_embeddings" not in name and "pooler" not in name:
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_attributes_are_told_without_words_and_unknown_ones_are_not_asked() -> None:
+    weights = {"weights": {"attributes": 1.0}}
+    task = ContrastiveTask([planted(n) for n in range(12)], config(losses=weights))
+    network = network_of(task).train()
+    batch = task.batch(0)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    losses = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss = task.loss(network, batch).total
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+    nothing = replace(batch, found=torch.full_like(batch.found, -1))
+    assert task.loss(network, nothing).total.item() == 0
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for() -> None:
