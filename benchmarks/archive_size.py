@@ -4,7 +4,7 @@ Planted vectors in two thousand clusters, of 512 numbers; every study has a meas
 
     python -m benchmarks.archive_size --studies 100000 --work WORK --out FILE.json
 
-100,000 studies take 1 GB of memory and some minutes; 1,000,000 (with the index) 6 GB of disk and an hour.
+100,000 studies take 1 GB of memory and a minute; 1,000,000 (with the index) 6 GB of disk and a quarter of an hour.
 """
 
 from __future__ import annotations

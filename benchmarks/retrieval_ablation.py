@@ -152,7 +152,8 @@ def mean_area(model: Any, whole: torch.Tensor, truth: list[Facts], held: np.ndar
 def comparisons(rows: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, Any]:
     """Every row against the first of its kind, and the moving weights against the fixed ones."""
     pairs = [("sampler", "random", "dynamic")]
-    pairs += [("weights", first, row) for first in ("unweighted", "fixed") for row in rows["weights"] if row != first]
+    pairs += [("weights", "unweighted", row) for row in rows["weights"] if row != "unweighted"]
+    pairs += [("weights", "fixed", row) for row in ("uncertainty", "dwa")]
     found = {}
     for what, first, row in pairs:
         for figure in rows[what][row][0]:

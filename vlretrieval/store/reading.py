@@ -96,7 +96,8 @@ class Reading:
         table = self._organs if organ else self._studies
         if exact is None:
             exact = self._is_exact(table)
-        allowed = self.keys(where) if where is not None else None
+        # The index filters studies by itself; a matrix, and the table of organs, have to be told who passes.
+        allowed = self.keys(where) if where is not None and (exact or organ) else None
         if exact:
             return self._space(organ).nearest(vector, k, allowed)
         return self._by_index(table, vector, k, where, organ, allowed)
@@ -111,8 +112,8 @@ class Reading:
     ) -> Ranking:
         query = table.search(np.asarray(vector, np.float32)).distance_type("dot").nprobes(PROBES).refine_factor(REFINE)
         clauses = [f"organ = {quoted(organ)}"] if organ else []
-        if allowed is not None:
-            clauses.append(str(where) if not organ else in_list("key", allowed))
+        if where is not None:
+            clauses.append(where if allowed is None else in_list("key", allowed))
         if clauses:
             query = query.where(" AND ".join(f"({clause})" for clause in clauses), prefilter=True)
         with quiet():

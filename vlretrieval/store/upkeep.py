@@ -13,7 +13,7 @@ from vlretrieval.store.schema import StoreInfo
 
 _NOW = timedelta(0)
 # Of the index of vectors: how many of its cells are searched, and how many candidates are compared exactly.
-PROBES, REFINE = 48, 10
+PROBES, REFINE = 48, 30
 WORDS = ("terms", "facts")
 
 
