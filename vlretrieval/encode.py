@@ -24,7 +24,7 @@ class LearnedEncoder:
         self._model = package.model
         self.id, self.fusion = package.id, package.card.fusion
         self.dim, self.features = package.model.embed_dim, package.model.vision_encoder.output_dim
-        self.organs = package.model.organs
+        self.organs, self.judges = package.model.organs, package.model.judges
 
     def studies(self, inputs: Sequence[StudyInput]) -> list[Vectors]:
         with torch.inference_mode():

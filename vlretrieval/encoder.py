@@ -38,6 +38,11 @@ class Encoder(Protocol):
         """Weight of each leg of a search; legs that are not named have the usual one."""
         ...
 
+    @property
+    def judges(self) -> bool:
+        """Whether it judges texts sentence by sentence (`likelihood`)."""
+        ...
+
     def studies(self, inputs: Sequence[StudyInput]) -> list[Vectors]:
         """Vectors of the whole and of every organ that was found."""
         ...
@@ -47,7 +52,7 @@ class Encoder(Protocol):
         ...
 
     def likelihood(self, text: str, vectors: Array) -> Array | None:
-        """[N] how likely a text's sentences are true of studies [N, dim], as a mean logarithm; None as `words`."""
+        """[N] how likely a text is true of studies [N, dim], as a mean logarithm; None where it does not judge."""
         ...
 
     def match(self, text: str, features: Array) -> Array | None:

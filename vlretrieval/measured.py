@@ -31,6 +31,7 @@ class MeasuredEncoder:
 
     id = "measured@1"
     features = 0
+    judges = False
     fusion: Mapping[str, float] = {}
 
     def __init__(self, organs: Sequence[str]) -> None:

@@ -37,6 +37,8 @@ class VLModel(nn.Module):
         text_encoder: `TextEncoder("bert-base")` if not given: 768 numbers a text.
         embed_dim: of the space that is searched.
         fused_dim: of the fusion.
+        judges: it is trained on single statements, so that `likelihood` means something; vectors of studies then keep
+            their lengths on the sphere. Without, a text and a study are compared by their cosine, as in CLIP.
     """
 
     def __init__(
@@ -46,13 +48,14 @@ class VLModel(nn.Module):
         *,
         embed_dim: int = 512,
         fused_dim: int = 1024,
+        judges: bool = False,
     ) -> None:
         super().__init__()
         self.vision_encoder = VisionEncoder(pretrained="resnet152") if vision_encoder is None else vision_encoder
         self.text_encoder = TextEncoder(pretrained="bert-base") if text_encoder is None else text_encoder
         seen, said = self.vision_encoder.output_dim, self.text_encoder.output_dim
-        self.embed_dim = embed_dim
-        self.image_projection = nn.Linear(seen, embed_dim - 1, bias=False)
+        self.embed_dim, self.judges = embed_dim, judges
+        self.image_projection = nn.Linear(seen, embed_dim - 1 if judges else embed_dim, bias=False)
         self.organ_projection = nn.Linear(seen, embed_dim, bias=False) if self.organs else None
         # Without a bias: the vector of a text is then the sum of its sentences' vectors.
         self.text_projection = nn.Linear(said, embed_dim, bias=False)
@@ -62,10 +65,18 @@ class VLModel(nn.Module):
         self.matching = nn.Linear(fused_dim, 1)
 
     @classmethod
-    def small(cls, organs: tuple[str, ...] = (), *, volume: bool = True, slices: bool = True, **text: Any) -> VLModel:
+    def small(
+        cls,
+        organs: tuple[str, ...] = (),
+        *,
+        volume: bool = True,
+        slices: bool = True,
+        judges: bool = False,
+        **text: Any,
+    ) -> VLModel:
         """The model for CPUs: coarse volume, slices, organs and a small text encoder; 256 numbers a study."""
         vision = StudyEncoder(organs, volume=volume, slices=slices)
-        return cls(vision, TextEncoder("scratch", **text), embed_dim=256, fused_dim=256)
+        return cls(vision, TextEncoder("scratch", **text), embed_dim=256, fused_dim=256, judges=judges)
 
     @property
     def organs(self) -> tuple[str, ...]:
@@ -100,7 +111,8 @@ class VLModel(nn.Module):
 
     def embed(self, features: StudyFeatures) -> tuple[Tensor, Tensor]:
         """Vectors of unit length: of the whole [B, embed_dim] and of every organ [B, O, embed_dim]."""
-        whole = _on_sphere(self.image_projection(features.whole) / REACH)
+        points = self.image_projection(features.whole)
+        whole = _on_sphere(points / REACH) if self.judges else functional.normalize(points, dim=-1)
         if self.organ_projection is None:
             return whole, whole.new_zeros(len(whole), 0, self.embed_dim)
         return whole, functional.normalize(self.organ_projection(features.organs), dim=-1)
@@ -122,10 +134,14 @@ class VLModel(nn.Module):
     def likelihood(self, text: str, whole: Tensor) -> Tensor:
         """[N]: mean over a text's sentences of log(p + 0.02), p the probability that a sentence is true of the study.
 
+        Of a model that does not judge it is the cosine of the whole text, which orders studies and is no probability.
+
         Args:
             text: one or more sentences.
             whole: [N, embed_dim] vectors of studies.
         """
+        if not self.judges:
+            return whole @ self.encode_texts([text])[0]
         rows = self.text_encoder.tokenise_rows(split_sentences(text) or [""]).to(whole.device)
         sentences = self.text_projection(self.text_encoder.encode_rows(rows))
         return (self.statement_logits(sentences, whole).sigmoid() + _DOUBT).log().mean(dim=0)

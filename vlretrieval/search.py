@@ -75,7 +75,9 @@ class Searcher:
             ranking = _with_rest(ranking, self.store.keys(asked), k)
         if rerank and query.text:
             ranking = self._rerank(query.text, ranking)
-        hits = self._hits(ranking, k, lambda study, key: _word_reasons(study, query, legs, key))
+        hits = self._hits(
+            ranking, k, lambda study, key: _word_reasons(study, query, legs, key, judged=self.encoder.judges)
+        )
         return Found(tuple(hits), query, _notes(hits, query))
 
     def _legs(self, query: Query, where: str | None) -> dict[str, Ranking]:
@@ -104,7 +106,8 @@ class Searcher:
 
     def _likeliest(self, text: str, near: Ranking) -> Ranking:
         """Of the studies near a text as a whole those of which its sentences are most likely true, one by one."""
-        scores = self.encoder.likelihood(text, self.store.wholes(near.keys)) if len(near) else None
+        judged = self.encoder.judges and len(near)
+        scores = self.encoder.likelihood(text, self.store.wholes(near.keys)) if judged else None
         if scores is None:
             return Ranking(near.keys[:DEPTH], near.scores[:DEPTH])
         order = np.lexsort((near.keys, -scores))[:DEPTH]
@@ -207,7 +210,7 @@ def _best_of(rankings: Sequence[Ranking]) -> Ranking:
     return Ranking(keys[order], scores[order])
 
 
-def _word_reasons(study: Study, query: Query, legs: dict[str, Ranking], key: int) -> list[Reason]:
+def _word_reasons(study: Study, query: Query, legs: dict[str, Ranking], key: int, *, judged: bool) -> list[Reason]:
     reasons = [
         Reason("filter", _measured(study, condition.measures), condition.measures) for condition in query.filters
     ]
@@ -223,8 +226,13 @@ def _word_reasons(study: Study, query: Query, legs: dict[str, Ranking], key: int
     whole = legs.get("whole", Ranking.nothing())
     place = np.flatnonzero(whole.keys == key)
     if len(place):
-        share = f"{min(1.0, np.exp(whole.scores[place[0]])):.0%}"
-        reasons.append(Reason("likeness", f"{share} likely", (share,)))
+        score = float(whole.scores[place[0]])
+        likely, alike = f"{min(1.0, np.exp(score)):.0%}", f"{score:.2f}"
+        reasons.append(
+            Reason("likely", f"{likely} likely", (likely,))
+            if judged
+            else Reason("likeness", f"cosine {alike}", (alike,))
+        )
     return reasons
 
 

@@ -89,7 +89,7 @@ class Reason:
         names: what it is about (organs, parts of the body, measures, facts, a share), to be said in another language.
     """
 
-    kind: Literal["filter", "organ", "region", "words", "likeness", "match"]
+    kind: Literal["filter", "organ", "region", "words", "likeness", "likely", "match"]
     text: str
     names: tuple[str, ...] = ()
 

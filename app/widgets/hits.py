@@ -80,7 +80,7 @@ def _reason(reason: Mapping[str, Any], hit: Mapping[str, Any]) -> str:
             return ", ".join(_organ(name, hit) for name in reason["names"])
         case "region":
             return ", ".join(name_of("region", name) for name in reason["names"]) or say("search.why.elsewhere")
-        case "likeness":
+        case "likeness" | "likely":
             return ", ".join(reason["names"])
         case "match":
             return ", ".join(name_of("fact", name) for name in reason["names"])

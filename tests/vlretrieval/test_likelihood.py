@@ -13,7 +13,7 @@ from vlretrieval.model import REACH, VLModel, _on_sphere
 @pytest.fixture(scope="module")
 def model() -> VLModel:
     torch.manual_seed(0)
-    return VLModel.small(("mandible",), volume=False, slices=False).eval()
+    return VLModel.small(("mandible",), volume=False, slices=False, judges=True).eval()
 
 
 def test_the_sphere_keeps_dot_products_and_draws_back_what_is_too_long() -> None:
@@ -53,3 +53,12 @@ def test_one_thing_that_is_not_so_outweighs_others_that_are_very_much_so(model: 
 def test_an_empty_text_is_judged_too(model: VLModel) -> None:
     with torch.inference_mode():
         assert torch.isfinite(model.likelihood("", _on_sphere(torch.zeros(2, 255)))).all()
+
+
+def test_a_model_that_learned_no_statements_compares_whole_texts() -> None:
+    torch.manual_seed(0)
+    plain = VLModel.small(("mandible",), volume=False, slices=False).eval()
+    whole = torch.nn.functional.normalize(torch.randn(3, 256, generator=torch.Generator().manual_seed(1)), dim=1)
+    text = "The mandible is small. There is no metal."
+    with torch.inference_mode():
+        assert torch.allclose(plain.likelihood(text, whole), whole @ plain.encode_texts([text])[0])

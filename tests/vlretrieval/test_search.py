@@ -55,9 +55,10 @@ def store(tmp_path: Path) -> Store:
 def test_sentences_decide_among_the_nearest_and_the_hit_says_how_likely_they_are(store: Store) -> None:
     hits = Searcher(store, Compass(judges=True)).by_words("something").hits
     assert [hit.study.name for hit in hits] == ["east", "between", "north"]
-    assert [reason.names for reason in hits[0].reasons if reason.kind == "likeness"] == [("99%",)]
+    assert [reason.names for reason in hits[0].reasons if reason.kind == "likely"] == [("99%",)]
 
 
 def test_an_encoder_that_does_not_judge_keeps_the_order_of_the_nearest(store: Store) -> None:
     hits = Searcher(store, Compass(judges=False)).by_words("something").hits
     assert [hit.study.name for hit in hits] == ["north", "between", "east"]
+    assert [reason.text for reason in hits[0].reasons if reason.kind == "likeness"] == ["cosine 1.00"]

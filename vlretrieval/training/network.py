@@ -12,14 +12,14 @@ from medseg.training.distributed import all_rows
 from vlretrieval.facts.kinds import KINDS
 from vlretrieval.losses.contrastive import FALSE, info_nce, sigmoid_pairs, statements, truth_of
 from vlretrieval.losses.weighting import DynamicLoss
-from vlretrieval.model import REACH, VLModel
+from vlretrieval.model import VLModel
 from vlretrieval.study_encoder import StudyFeatures
 from vlretrieval.text_encoder import mean_by_owner
 from vlretrieval.training.batch import PairBatch, pair_truth
 from vlretrieval.training.config import LossConfig
 
 MAX_SCALE = math.log(100)
-_TOLD = REACH / 16  # brings vectors to about one a number
+_TOLD = 1 / 16  # brings projections to about one a number
 _CODES = max(2, *(len(kind.values) for kind in KINDS))
 
 
@@ -45,7 +45,7 @@ class TrainingNetwork(nn.Module):
         self.pair_bias = nn.Parameter(torch.tensor(-10.0), requires_grad=config.pairs == "siglip")
         self.organ_scale = nn.Parameter(torch.tensor(math.log(3.0)))
         self.organ_bias = nn.Parameter(torch.tensor(-0.7))
-        self.telling = nn.Linear(model.embed_dim - 1, num_attributes * _CODES)
+        self.telling = nn.Linear(model.image_projection.out_features, num_attributes * _CODES)
         self.register_buffer("bank", torch.zeros(num_studies, model.embed_dim))
         self.register_buffer("bank_found", torch.full((num_studies, num_attributes), -1, dtype=torch.long))
         self.register_buffer("bank_steps", torch.zeros((), dtype=torch.long))
@@ -61,7 +61,7 @@ class TrainingNetwork(nn.Module):
         parts = {
             "pairs": lambda: self._pairs(batch, whole, texts),
             "statements": lambda: self._statements(batch, whole, sentences),
-            "attributes": lambda: self._attributes(batch, whole),
+            "attributes": lambda: self._attributes(batch, features),
             "organs": lambda: self._organs(batch, features, organs, sentences),
             "matching": lambda: self._matching(batch, features.whole, said, whole, texts),
         }
@@ -112,11 +112,11 @@ class TrainingNetwork(nn.Module):
         logits = self.model.statement_logits(sentences, whole)
         return statements(logits, _stating(batch, truth_of(batch.said, batch.found)))
 
-    def _attributes(self, batch: PairBatch, whole: Tensor) -> Tensor:
-        """What is known of the studies, told from their vectors without words."""
+    def _attributes(self, batch: PairBatch, features: StudyFeatures) -> Tensor:
+        """What is known of the studies, told from their projections without words."""
+        logits = self.telling(_TOLD * self.model.image_projection(features.whole)).view(*batch.found.shape, _CODES)
         if not (batch.found >= 0).any():
-            return whole.sum() * 0
-        logits = self.telling(_TOLD * whole[:, :-1]).view(*batch.found.shape, _CODES)
+            return logits.sum() * 0
         return functional.cross_entropy(logits.flatten(0, 1), batch.found.flatten(), ignore_index=-1)
 
     def _organs(self, batch: PairBatch, features: StudyFeatures, organs: Tensor, sentences: Tensor) -> Tensor:

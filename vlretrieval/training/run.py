@@ -59,12 +59,14 @@ def train_model(
     trainer.resume()
     model: VLModel = trainer.run().model  # type: ignore[assignment]
     figures = {name: round(value, 4) for name, value in judge(model, held).items()}
-    write_package(out / "package", model, _card(settings, studies, figures), VOCABULARY)
+    write_package(out / "package", model, _card(settings, studies, figures, judges=model.judges), VOCABULARY)
     report(", ".join(f"{name} {value:g}" for name, value in figures.items()) or "nothing to judge by")
     return out / "package"
 
 
-def _card(settings: RetrievalConfig, studies: list[TrainingStudy], figures: dict[str, float]) -> RetrievalCard:
+def _card(
+    settings: RetrievalConfig, studies: list[TrainingStudy], figures: dict[str, float], *, judges: bool
+) -> RetrievalCard:
     options = settings.model
     shape = (options.text_width, options.text_layers, max(1, options.text_width // 32), 4 * options.text_width)
     return RetrievalCard(
@@ -76,7 +78,7 @@ def _card(settings: RetrievalConfig, studies: list[TrainingStudy], figures: dict
         licence=settings.licence,
         segmenter=settings.segmenter,
         organs=list(options.organs),
-        options={"volume": options.volume, "slices": options.slices, "shape": shape},
+        options={"volume": options.volume, "slices": options.slices, "judges": judges, "shape": shape},
         embed_dim=256,
         metrics={"splits": list(settings.held_out)} | figures,
         training={

@@ -83,7 +83,11 @@ class ContrastiveTask(Task[PairBatch]):
         """Model, temperatures and weights of the losses."""
         options, width = self.config.model, self.config.model.text_width
         shape = (width, options.text_layers, max(1, width // 32), 4 * width)
-        self.model = VLModel.small(options.organs, volume=options.volume, slices=options.slices, shape=shape)
+        # Only facts say of each sentence whether it is true; of reports the whole text is compared.
+        judges = "statements" in self.config.losses.weights and any(study.reference for study in self.studies)
+        self.model = VLModel.small(
+            options.organs, volume=options.volume, slices=options.slices, judges=judges, shape=shape
+        )
         self._fit_scales(self.model)
         return TrainingNetwork(self.model, self.config.losses, len(self.studies), self.found.shape[1])
 

@@ -76,6 +76,7 @@ def network_of(task: ContrastiveTask) -> Any:
 def test_every_loss_is_finite_and_reaches_both_towers(losses: dict[str, Any]) -> None:
     task = ContrastiveTask([planted(n) for n in range(12)], config(losses=losses | {"hard_after": 0}))
     network = network_of(task).train()
+    assert network.model.judges
     for number in range(2):  # the second batch meets the memory of the first
         loss = task.loss(network, task.batch(number))
     loss.total.backward()
@@ -190,6 +191,7 @@ def test_a_package_holds_what_was_measured_and_how(trained: Path) -> None:
     assert card.metrics["pool"] == 2
     assert card.training["studies"] == 6
     assert card.segmenter == "tissue-hu"
+    assert card.options["judges"] is False  # of reports no sentence is known to be true by itself
 
 
 def test_an_archive_is_searched_by_a_trained_models_vectors(trained: Path, tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_an_archive_is_searched_by_a_trained_models_vectors(trained: Path, tmp_p
     )
     found = json.loads(run("search", "a large body", "-a", tmp_path / "a", "--model", package, "--json", "--rerank"))
     assert len(found["hits"]) == 2
-    assert any("likely" in reason for hit in found["hits"] for reason in hit["why"])
+    assert any("cosine" in reason for hit in found["hits"] for reason in hit["why"])
     like = json.loads(
         run("search", "--like", trained / "scan1.nii.gz", "-a", tmp_path / "a", "--model", package, "--json")
     )
