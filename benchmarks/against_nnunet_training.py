@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ import tyro
 from benchmarks.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import read_label_map, write_label_map
+from medseg.models.importers.run import import_models
 from medseg.runtime.provenance import machine, versions
 from medseg.training.cases import CaseFiles, Dataset, read_index
 from medseg.training.config import PhantomConfig, load_config, parse_settings
@@ -62,6 +64,12 @@ class Arguments:
     """GB that nnU-Net's planner is given."""
     choose_minutes: float = 10.0
     """Of each plan, to choose the one that goes on."""
+    bf16: bool = False
+    """nnU-Net in bf16, too, which by itself trains in fp32 on a CPU."""
+    own_masks: bool = False
+    """nnU-Net's weights segment by `medseg segment` (imported, --faithful: the same masks, several times faster)."""
+    short: float | None = None
+    """Ours also trained for this share of the time, each seed: is that enough for nnU-Net's Dice?"""
     set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
     """Further settings of ours, KEY=VALUE."""
     smoke: bool = False
@@ -75,7 +83,9 @@ def main(given: Arguments) -> dict[str, Any]:
         raise SystemExit("Give --index, or --smoke.")
     index = five_organs(read_index(given.index), given.organs, given.work / "data")
     dataset = read_index(index)
-    ours = [our_run(given, index, dataset, seed) for seed in given.seeds]
+    ours = [our_run(given, index, dataset, seed, given.minutes) for seed in given.seeds]
+    share = given.short
+    short = [our_run(given, index, dataset, seed, share * given.minutes) for seed in given.seeds] if share else []
     theirs = their_runs(given, dataset) if given.nnunet else []
     found: dict[str, Any] = {
         "machine": machine(),
@@ -83,14 +93,20 @@ def main(given: Arguments) -> dict[str, Any]:
         "minutes": given.minutes,
         "patients": {"train": len(dataset.of("train")), "validation": len(dataset.of("validation"))},
         "ours": ours,
+        "ours_short": short,
         "nnunet": theirs,
     }
     if theirs:
-        pair = [[run["scores"] for run in side] for side in (ours, theirs)]
-        found["comparison"] = compare(pair[0], pair[1], given.organs)
+        found["comparison"] = _paired(ours, theirs, given.organs)
+    if theirs and short:
+        found["comparison_short"] = _paired(short, theirs, given.organs)
     emit_json(given.out, found)
-    print(json.dumps({"ours": [run["mean_dice"] for run in ours], "comparison": found.get("comparison")}, indent=2))
+    print(json.dumps({key: value for key, value in found.items() if "comparison" in key}, indent=2))
     return found
+
+
+def _paired(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], organs: tuple[str, ...]) -> dict[str, Any]:
+    return compare([run["scores"] for run in ours], [run["scores"] for run in theirs], organs)
 
 
 def _smoke(given: Arguments) -> Arguments:
@@ -129,18 +145,19 @@ def _relabel(case: CaseFiles, mapping: dict[int, int], out: Path) -> None:
     write_label_map(out, table[labels], geometry)
 
 
-def our_run(given: Arguments, index: Path, dataset: Dataset, seed: int) -> dict[str, Any]:
+def our_run(given: Arguments, index: Path, dataset: Dataset, seed: int, minutes: float) -> dict[str, Any]:
     """One training of ours, or what is left of it, and its scores."""
-    folder = given.work / f"ours-{seed}"
+    folder = given.work / f"ours-{seed}-{minutes:g}min"
     done = folder / "scored.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))
-    limit = {"index": index, "loop.max_minutes": given.minutes, "loop.seed": seed, "cache": given.work / "cache"}
+    limit = {"index": index, "loop.max_minutes": minutes, "loop.seed": seed, "cache": given.work / "cache"}
     kept = [organ for organ in _open_ended(given.config) if organ in dataset.labels]
     own = {"open_ended": kept, "organ_weights": {}, "voxel_weights": {}, "loop.max_steps": 10**6}
     train_model(given.config, folder, resume=True, stage="full", overrides=own | limit | parse_settings(given.set_))
     scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, given.organs)
-    return _keep(done, {"seed": seed, "scores": scores, "mean_dice": mean_dice(scores, given.organs)})
+    row = {"seed": seed, "minutes": minutes, "scores": scores, "mean_dice": mean_dice(scores, given.organs)}
+    return _keep(done, row)
 
 
 def _open_ended(config: str) -> tuple[str, ...]:
@@ -216,22 +233,40 @@ def _their_run(given: Arguments, place: Path, dataset: Dataset, plan: str, seed:
         return dict(json.loads(done.read_text()))
     folder = place / "preprocessed" / f"Dataset{ID}_Same"
     few = ("--iterations", "2") if given.smoke else ()
+    half = ("--bf16",) if given.bf16 else ()
     _call(
         given, place, "python", str(HERE / "nnunet_timed.py"), "--preprocessed", str(folder), "--plans", plan,
-        "--minutes", str(minutes), "--seed", str(seed), *few, results=results,
+        "--minutes", str(minutes), "--seed", str(seed), *few, *half, results=results,
     )  # fmt: skip
+    (state,) = (place / results).rglob("timed.json")
     masks = place / results / "masks"
-    _call(
-        given, place, "nnUNetv2_predict", "-i", str(place / "raw" / folder.name / "imagesTs"), "-o", str(masks),
-        "-d", str(ID), "-p", plan, "-c", "3d_fullres", "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1",
-        *(("--disable_tta",) if given.smoke else ()), results=results,
-    )  # fmt: skip
+    if given.own_masks:
+        _segment(state.parents[1], dataset, masks)
+    else:
+        _predict(given, place, plan, masks, results)
     references = dataset.of("validation")[0].label.parent
     scores = score(masks, references, references.parent / "index.json", given.organs)
-    (state,) = (place / results).rglob("timed.json")
     timed = json.loads(state.read_text())
     row = {"plan": plan, "seed": seed, "seconds": timed["seconds"], "iterations": timed["iterations"]}
     return _keep(done, row | {"scores": scores, "mean_dice": mean_dice(scores, given.organs), "curve": timed["curve"]})
+
+
+def _predict(given: Arguments, place: Path, plan: str, masks: Path, results: str) -> None:
+    """nnU-Net's own command on all validation patients."""
+    images = place / "raw" / f"Dataset{ID}_Same" / "imagesTs"
+    _call(
+        given, place, "nnUNetv2_predict", "-i", str(images), "-o", str(masks), "-d", str(ID), "-p", plan,
+        "-c", "3d_fullres", "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1",
+        *(("--disable_tta",) if given.smoke else ()), results=results,
+    )  # fmt: skip
+
+
+def _segment(model: Path, dataset: Dataset, masks: Path) -> None:
+    """The same by our engine: windows, mirror images and blend as nnU-Net's, nothing of ours about the anatomy."""
+    package = import_models([model], masks.parent / "imported", "as-nnunet", folds=["0"], faithful=True)
+    scans = [str(case.ct) for case in dataset.of("validation")]
+    command = [sys.executable, "-m", "medseg", "segment", *scans, "--model", str(package), "-o", str(masks)]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
