@@ -72,16 +72,21 @@ def check_data(dataset: Positional[Path], /, out: Out, pictures: int = 12) -> in
     return 3 if check_and_report(dataset, out, pictures).errors else 0
 
 
-def plan_training(dataset: Positional[Path], /, out: Out, name: str | None = None) -> int:
-    """Write a config for a dataset: spacing, patch, network and HU window (`medseg train plan` is the same command).
+def plan_training(dataset: Positional[Path], /, out: Out, name: str | None = None, memory: str | None = None) -> int:
+    """Write a config for a dataset: spacing, patch, network, batch, window (`medseg train plan` is the same command).
 
     Args:
         dataset: Our index.json, an nnU-Net v2 dataset folder, an MSD or MONAI dataset.json, or a folder of DICOM
             studies (folders or zips) with RTSTRUCT or SEG.
         out: The YAML file; `medseg train` takes it.
         name: Of the model; the file's name if not given.
+        memory: That the training may take, e.g. 8GB: of the GPU where there is one, of this computer otherwise. All
+            of the GPU's, or what this computer has free, if not given.
     """
+    from medseg.runtime.options import parse_memory_mb
+    from medseg.training.fit import Room
     from medseg.training.plan import plan_and_write
 
-    print(f"Config: {plan_and_write(dataset, out, name)}")
+    room = Room.here(None if memory is None else parse_memory_mb(memory))
+    print(f"Config: {plan_and_write(dataset, out, name, room)}")
     return 0

@@ -1,4 +1,4 @@
-"""`medseg train plan`: a data set's fingerprint decides spacing, patch, network and window, written as one YAML.
+"""`medseg train plan`: a data set's fingerprint decides spacing, patch, network, batch and window, written as one YAML.
 
 The rules are few and their reasons stand in the file; nothing is hidden in the program. Whatever is changed by hand
 wins.
@@ -21,11 +21,11 @@ from medseg.imaging.volume import Array, reorient
 from medseg.labels import LabelTable
 from medseg.training.cases import CaseFiles, Dataset, read_index
 from medseg.training.config import checked
+from medseg.training.fit import CPU_RUNGS, NETWORK, USABLE, Fit, Room, fit
 from medseg.training.foreign import adopt, locate
 
 VOXELS = 2_500_000  # of the median scan on the training grid: what two cores pass over in seconds
-PATCH_VOXELS = 64**3
-MAX_LEVELS, MAX_SAMPLES = 5, 2000
+MAX_SAMPLES = 2000
 ANATOMY_CASES = 30  # fewer say too little of where organs may lie
 
 
@@ -76,32 +76,46 @@ def _look(case: CaseFiles, labels: LabelTable) -> tuple[Array, Array, Array, dic
     return np.array(grid.spacing_mm), np.array(grid.spacing_mm) * grid.shape, sample, found
 
 
-def plan(name: str, index: Path, seen: Fingerprint, labels: LabelTable) -> dict[str, Any]:
-    """Settings as the YAML holds them."""
+def plan(name: str, index: Path, seen: Fingerprint, labels: LabelTable, room: Room) -> tuple[dict[str, Any], Fit]:
+    """Settings as the YAML holds them, and what of the memory they take.
+
+    Args:
+        name: of the model.
+        index: of the data.
+        seen: their fingerprint.
+        labels: their organs.
+        room: where it will train.
+
+    Raises:
+        ConfigError: too little memory even for the smallest training.
+    """
     spacing = _spacing(seen)
-    patch, levels = _patch([size / mm for size, mm in zip(seen.size_mm, spacing, strict=True)])
+    fitted = fit([size / mm for size, mm in zip(seen.size_mm, spacing, strict=True)], 1 + len(labels), room)
     low, high = seen.organ_hu
-    return {
+    settings = {
         "name": name,
         "index": str(index),
         "spacing_mm": [round(mm, 3) for mm in spacing],
         "window_hu": [max(-1000, 50 * math.floor(low / 50) - 100), min(3000, 50 * math.ceil(high / 50) + 100)],
-        "patch_size": patch,
-        "network": {
-            "name": "Optimized3DUNet",
-            "options": {"channels": [16, 32, 64, 128, 192][:levels], "deep_supervision": min(2, levels - 1)},
-        },
+        "patch_size": list(fitted.patch),
+        "network": {"name": NETWORK, "options": fitted.options},
         "augment": {"mirror_left_right": 0.5 if _paired(labels) else 0.0},
         "anatomy_check": seen.cases >= ANATOMY_CASES,
         "organ_weights": _weights(seen.volumes_ml),
-        "batch_size": 2,
-        "loop": {"max_steps": 6000, "learning_rate": 2.0e-3, "precision": "bf16"},
+        "batch_size": fitted.batch,
+        "loop": _loop(fitted, room),
         "card": {
             "title": name,
             "limits": [f"Trained on {seen.cases} cases."],
             "sources": ["Say where the data are from."],
         },
     }
+    return settings, fitted
+
+
+def _loop(fitted: Fit, room: Room) -> dict[str, Any]:
+    settings = {"max_steps": 6000, "learning_rate": 2.0e-3, "precision": room.precision}
+    return settings | ({"gradient_aggregation_interval": fitted.aggregated} if fitted.aggregated > 1 else {})
 
 
 def _spacing(seen: Fingerprint) -> list[float]:
@@ -111,15 +125,6 @@ def _spacing(seen: Fingerprint) -> list[float]:
         finest = min(range(3), key=lambda axis: spacing[axis])
         spacing[finest] *= 1.05
     return spacing
-
-
-def _patch(shape: Sequence[float]) -> tuple[list[int], int]:
-    """Sizes in the scan's proportions, at most `PATCH_VOXELS`, as many levels as leave four voxels below."""
-    shrink = min(1.0, (PATCH_VOXELS / math.prod(shape)) ** (1 / 3))
-    wanted = [max(8.0, min(size * max(shrink, 0.1), 128.0)) for size in shape]
-    levels = min(MAX_LEVELS, int(math.log2(min(wanted) / 4)) + 1)
-    unit = 2 ** (levels - 1)
-    return [max(unit, unit * round(size / unit)) for size in wanted], levels
 
 
 def _weights(volumes_ml: dict[str, float]) -> dict[str, float]:
@@ -134,22 +139,23 @@ def _paired(labels: LabelTable) -> bool:
     return all(label.value in paired for label in sided)
 
 
-def plan_and_write(path: Path, out: Path, name: str | None = None) -> Path:
+def plan_and_write(path: Path, out: Path, name: str | None, room: Room) -> Path:
     """Write a config for the data set at `path`; another tool's becomes an index of ours beside the config.
 
     Raises:
         DataError: the data set cannot be read.
+        ConfigError: too little memory even for the smallest training.
     """
     description, ours = locate(path)
     index = description.resolve() if ours else adopt(description, out.resolve().with_suffix(""))
     dataset = read_index(index)
     seen = fingerprint(dataset)
-    settings = plan(name or out.stem, index, seen, LabelTable.from_names(dataset.labels))
+    settings, fitted = plan(name or out.stem, index, seen, LabelTable.from_names(dataset.labels), room)
     checked(settings, out.name)
-    return emit_text(out, _comment(seen) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    return emit_text(out, _comment(seen, fitted, room) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
-def _comment(seen: Fingerprint) -> str:
+def _comment(seen: Fingerprint, fitted: Fit, room: Room) -> str:
     def mm(values: Sequence[float]) -> str:
         return " x ".join(f"{value:.4g}" for value in values)
 
@@ -159,7 +165,17 @@ def _comment(seen: Fingerprint) -> str:
         f"# Median spacing {mm(seen.spacing_mm)} mm, median size {mm(seen.size_mm)} mm; HU in organs "
         f"{seen.organ_hu[0]:.0f} to {seen.organ_hu[1]:.0f} (0.5 and 99.5 %).\n"
         f"# spacing_mm: that median, coarser where a median scan had more than {VOXELS:,} voxels.\n"
-        f"# window_hu: those HU and 100 more at both ends. patch_size: the scan's proportions, about 64 x 64 x 64.\n"
-        f"# anatomy_check: from {ANATOMY_CASES} cases on. "
+        f"# window_hu: those HU and 100 more at both ends. patch_size: the scan's proportions.\n"
+        f"# patch_size, channels, batch_size: for {room.memory_mb / 1024:.1f} GB of {room.where}, "
+        f"of which {USABLE:.0%} may be used; about {fitted.memory_mb / 1024:.1f} GB are expected.\n"
+        f"{_slow(fitted)}# anatomy_check: from {ANATOMY_CASES} cases on. "
         f"organ_weights: cube root of (median volume / volume). Volumes, ml: {volumes}.\n"
     )
+
+
+def _slow(fitted: Fit) -> str:
+    """A warning where the model would keep those waiting who have no GPU."""
+    usual = CPU_RUNGS[0].channels[0]
+    times = (fitted.channels[0] / usual) ** 2
+    said = f"# Segmenting takes this network about {times:.0f} times as long on a CPU as one of {usual} channels.\n"
+    return said if times > 1 else ""

@@ -34,6 +34,11 @@ def require_precision(precision: Precision, device: torch.device) -> None:
         )
 
 
+def cpu_can(precision: Precision) -> bool:
+    """Whether this processor takes a step in `precision`."""
+    return precision not in _TYPES or not _fault(precision)
+
+
 @cache
 def _fault(precision: str) -> str:
     command = [sys.executable, "-m", __name__, precision]

@@ -13,10 +13,13 @@ from medseg.models.store import load_model
 from medseg.networks.catalogue import build_network
 from medseg.training.cases import read_index
 from medseg.training.config import load_config, parse_settings
-from medseg.training.plan import PATCH_VOXELS, VOXELS, Fingerprint, fingerprint, plan
+from medseg.training.fit import CPU_RUNGS, Room
+from medseg.training.plan import VOXELS, Fingerprint, fingerprint, plan, plan_and_write
 from medseg.training.run import train_model
 from tests.phantoms import BOX_ML, SPHERE_ML
 from tests.training.conftest import LABELS
+
+ROOM = Room("cpu", 8192)
 
 
 def seen(spacing: tuple[float, ...], size: tuple[float, ...], **volumes: float) -> Fingerprint:
@@ -44,7 +47,7 @@ def test_the_fingerprint_is_that_of_the_data(dataset: Path) -> None:
     ],
 )
 def test_plans_fit_the_machine_and_the_network(spacing: tuple[float, ...], size: tuple[float, ...]) -> None:
-    values = plan("mine", Path("index.json"), seen(spacing, size), LabelTable.from_names({"a": 1}))
+    values, _ = plan("mine", Path("index.json"), seen(spacing, size), LabelTable.from_names({"a": 1}), ROOM)
     shape = [mm / step for mm, step in zip(size, values["spacing_mm"], strict=True)]
     assert shape[0] * shape[1] * shape[2] <= VOXELS * 1.01
     assert all(planned >= own - 1e-3 for planned, own in zip(values["spacing_mm"], spacing, strict=True))
@@ -52,13 +55,12 @@ def test_plans_fit_the_machine_and_the_network(spacing: tuple[float, ...], size:
     i, j, k = values["patch_size"]
     assert not any(n % network.stride for n in (i, j, k))
     assert min(i, j, k) / network.stride >= 2
-    assert i * j * k <= 2 * PATCH_VOXELS
+    assert i * j * k <= 2 * CPU_RUNGS[0].patch_voxels
 
 
 def test_small_organs_are_drawn_more_often_and_the_window_holds_all_organs() -> None:
-    values = plan(
-        "mine", Path("i.json"), seen((3, 3, 3), (200, 200, 200), a=1.0, b=8.0, c=1e6), LabelTable.from_names({})
-    )
+    small = seen((3, 3, 3), (200, 200, 200), a=1.0, b=8.0, c=1e6)
+    values, _ = plan("mine", Path("i.json"), small, LabelTable.from_names({}), ROOM)
     assert values["organ_weights"] == {"a": 2.0, "b": 1.0, "c": 0.5}
     assert values["window_hu"] == [-200, 750]
 
@@ -66,7 +68,7 @@ def test_small_organs_are_drawn_more_often_and_the_window_holds_all_organs() -> 
 @pytest.mark.parametrize(("names", "share"), [(("a_left", "a_right"), 0.5), (("a_left", "b"), 0.0), (("b",), 0.5)])
 def test_patches_are_mirrored_where_every_side_has_its_partner(names: tuple[str, ...], share: float) -> None:
     labels = LabelTable.from_names({name: value for value, name in enumerate(names, 1)})
-    values = plan("mine", Path("i.json"), seen((3, 3, 3), (200, 200, 200)), labels)
+    values, _ = plan("mine", Path("i.json"), seen((3, 3, 3), (200, 200, 200)), labels, ROOM)
     assert values["augment"]["mirror_left_right"] == share
 
 
@@ -99,3 +101,10 @@ def test_flags_win_over_the_file() -> None:
     for fault in ("loop.max_steps", "=3", "a=[1"):
         with pytest.raises(ConfigError, match="--set"):
             parse_settings([fault])
+
+
+def test_a_network_for_a_gpu_says_what_it_costs_without_one(dataset: Path, tmp_path: Path) -> None:
+    for room, said in ((Room("cuda", 81920), "about 16 times as long on a CPU"), (ROOM, "")):
+        text = plan_and_write(dataset, tmp_path / "neck.yaml", None, room).read_text()
+        assert said in text
+        assert ("on a CPU" in text) == bool(said)
