@@ -53,13 +53,14 @@ def footprint(network: str, options: Mapping[str, Any], classes: int, precision:
     half = precision in ("bf16", "fp16") and cpu_can("bf16")
     built = build_network(network, dict(options) | {"out_channels": classes}).train()
     edge = max(SMALL, 2 * getattr(built, "stride", 1))
-    one, two = (_weighed(built, classes, edge, batch, half) for batch in (1, 2))
+    one, two = (weigh(built, classes, edge, batch, half=half) for batch in (1, 2))
     weights = sum(parameter.nbytes for parameter in built.parameters())
     voxel = (two - one) / edge**3
     return Footprint(COPIES * weights + max(0.0, one - voxel * edge**3 - weights), voxel)
 
 
-def _weighed(network: torch.nn.Module, classes: int, edge: int, batch: int, half: bool) -> float:
+def weigh(network: torch.nn.Module, classes: int, edge: int, batch: int, *, half: bool) -> float:
+    """Bytes that a step adds to what was there before it, at its peak: `batch` cubes of `edge` voxels."""
     image = torch.randn(batch, 1, edge, edge, edge).to(memory_format=torch.channels_last_3d)
     labels = torch.randint(classes, (batch, edge, edge, edge))
     known = torch.ones(batch, classes, dtype=torch.bool)

@@ -14,7 +14,7 @@ from medseg.errors import ConfigError
 from medseg.networks.catalogue import build_network
 from medseg.training.config import load_config
 from medseg.training.fit import CPU_RUNGS, GPU_RUNGS, USABLE, Room, fit
-from medseg.training.footprint import _weighed, footprint
+from medseg.training.footprint import weigh, footprint
 
 NECK = (128.0, 128.0, 128.0)
 SMALL = {"channels": [8, 16, 32], "deep_supervision": 1}
@@ -23,7 +23,7 @@ SMALL = {"channels": [8, 16, 32], "deep_supervision": 1}
 def test_a_larger_step_weighs_what_the_small_ones_foretell() -> None:
     found = footprint("Optimized3DUNet", SMALL, 6)
     network = build_network("Optimized3DUNet", SMALL | {"out_channels": 6}).train()
-    weighed = _weighed(network, 6, 64, 1, half=True)
+    weighed = weigh(network, 6, 64, 1, half=True)
     assert found.voxel * 64**3 == pytest.approx(weighed, rel=0.06)
 
 
