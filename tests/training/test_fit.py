@@ -14,7 +14,7 @@ from medseg.errors import ConfigError
 from medseg.networks.catalogue import build_network
 from medseg.training.config import load_config
 from medseg.training.fit import CPU_RUNGS, GPU_RUNGS, USABLE, Room, fit
-from medseg.training.footprint import weigh, footprint
+from medseg.training.footprint import footprint, weigh
 
 NECK = (128.0, 128.0, 128.0)
 SMALL = {"channels": [8, 16, 32], "deep_supervision": 1}
