@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.ablation import ROWS, options_of, settings_of
 from benchmarks.bf16_step import interval
+from benchmarks.learning_curves import Arguments, Point, curves_of
 from benchmarks.paired import compare, mean_dice
 from medseg.training.config import load_config
 
@@ -68,6 +69,14 @@ def test_every_row_changes_what_it_says_and_the_last_one_everything() -> None:
         assert len(changed) == {"plain": 0, "all": 7}.get(name, 1), name
 
 
+def test_the_curves_share_one_point_and_change_one_thing_each() -> None:
+    curves = curves_of(Arguments(Path("w"), Path("o"), cases=(20, 40, 500)), 163)
+    assert [point.cases for point in curves["cases"]] == [20, 40, 163]
+    assert [point.time for point in curves["time"]] == [0.25, 0.5, 1.0, 2.0]
+    assert [point.width for point in curves["width"]] == [0.5, 1.0, 2.0]
+    assert all(Point(163) in points for points in curves.values())
+
+
 def run(script: str, *options: str) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / script), "--smoke", *options],
@@ -103,6 +112,18 @@ def test_the_ablation_runs_on_computed_bodies(tmp_path: Path) -> None:
     assert rows["plain"]["against_plain"]["difference"] == 0
     assert rows["plain"]["cost_share"] == {"training_mb": 1.0, "step_s": 1.0, "window_s": 1.0}
     assert all(value > 0 for row in rows.values() for value in row["cost"].values())
+
+
+@pytest.mark.slow
+def test_the_learning_curves_run_on_computed_bodies_and_go_on(tmp_path: Path) -> None:
+    options = ("--work", str(tmp_path / "work"), "-o", str(tmp_path / "out.json"))
+    assert "step 4/4" in run("learning_curves.py", *options)
+    curves = load(tmp_path / "out.json")["curves"]
+    assert [[row["at"] for row in curve["points"]] for curve in curves.values()] == [[2, 3], [0.5, 1.0], [0.5, 1.0]]
+    shared = [curve["points"][-1]["dice"] for curve in curves.values()]
+    assert shared[0] == shared[1] == shared[2]
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+    assert "step" not in run("learning_curves.py", *options)
 
 
 @pytest.mark.slow

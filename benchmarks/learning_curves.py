@@ -1,0 +1,167 @@
+"""Where does this data's ceiling lie? Mean Dice over the number of cases, the time and the width, one at a time.
+
+`PYTHONPATH=. python benchmarks/learning_curves.py --work WORK --minutes 20 -o OUT.json`
+
+Every point is a training of the config with counted time, scored on all validation patients; the points of a curve
+share all else, and fewer cases are a part of more. The last doubling of each curve is compared in pairs, with an
+interval over patients: what another doubling may bring is read from it. OUT.png draws the curves. Points that are done
+are kept: a killed run goes on with the same command. `--smoke` tries all of it on computed bodies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib.pyplot as plt
+import tyro
+
+from benchmarks.paired import compare, mean_dice, score
+from medseg.imaging.emit import emit_json
+from medseg.runtime.provenance import machine, versions
+from medseg.training.cases import Dataset, read_index
+from medseg.training.config import PhantomConfig, load_config, parse_settings
+from medseg.training.phantoms import write_phantoms
+from medseg.training.run import train_model
+from medseg.training.subset import write_subset
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to train."""
+
+    work: Path
+    """Folder for runs; the same command goes on in it."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """JSON file of the result; its picture beside it."""
+    config: str = "head-neck-oar"
+    """Config or preset: data, network, recipe."""
+    index: Path | None = None
+    """Data in place of the config's."""
+    minutes: float = 20.0
+    """Counted time of every training but those of the curve over time."""
+    cases: tuple[int, ...] = (20, 40, 80)
+    """Numbers of training cases; all of them come on top."""
+    times: tuple[float, ...] = (0.25, 0.5, 2.0)
+    """Of the minutes."""
+    widths: tuple[float, ...] = (0.5, 2.0)
+    """Of the config's channels."""
+    seeds: tuple[int, ...] = (0,)
+    """One training of every point each."""
+    set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
+    """Further settings of all, KEY=VALUE."""
+    smoke: bool = False
+    """Computed bodies and a handful of steps."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A training: number of cases, share of the minutes, share of the channels."""
+
+    cases: int
+    time: float = 1.0
+    width: float = 1.0
+
+
+def curves_of(given: Arguments, there: int) -> dict[str, list[Point]]:
+    """Axis -> its points in rising order; all of them share the one with all cases, the minutes and the channels."""
+    numbers = sorted({min(number, there) for number in (*given.cases, there)})
+    return {
+        "cases": [Point(number) for number in numbers],
+        "time": [Point(there, time=share) for share in sorted({*given.times, 1.0})],
+        "width": [Point(there, width=share) for share in sorted({*given.widths, 1.0})],
+    }
+
+
+def main(given: Arguments) -> dict[str, Any]:
+    """Train, score, compare, draw, write."""
+    given = _smoke(given) if given.smoke else given
+    index = given.index or load_config(given.config).index
+    if index is None:
+        raise SystemExit("Give --index, or --smoke.")
+    dataset = read_index(index)
+    organs = list(dataset.labels)
+    found: dict[str, Any] = {"machine": machine(), "versions": versions(), "minutes": given.minutes, "curves": {}}
+    for axis, points in curves_of(given, len(dataset.of("train"))).items():
+        runs = [[_run(given, dataset, point, seed) for seed in given.seeds] for point in points]
+        rows = [_row(given, axis, point, each, organs) for point, each in zip(points, runs, strict=True)]
+        found["curves"][axis] = {"points": rows, "last_step": compare(runs[-1], runs[-2], organs)}
+        emit_json(given.out, found)
+    draw(found["curves"], given.out.with_suffix(".png"))
+    return found
+
+
+def _smoke(given: Arguments) -> Arguments:
+    index = write_phantoms(given.work / "phantoms", PhantomConfig(train=3, validation=2))
+    own = ("loop.max_steps=4", "loop.warmup_steps=1", "loop.workers=0", "loop.validate_steps=0")
+    few = {"cases": (2,), "times": (0.5,), "widths": (0.5,), "minutes": 1.0}
+    return replace(given, config="smoke", index=index, set_=(*own, *given.set_), **few)
+
+
+def nested(dataset: Dataset, count: int) -> list[str]:
+    """So many training cases, in an order that their names decide: fewer are a part of more."""
+    names = [case.id for case in dataset.of("train")]
+    return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
+
+
+def _run(given: Arguments, dataset: Dataset, point: Point, seed: int) -> dict[str, dict[str, float]]:
+    folder = given.work / f"{point.cases}cases-{point.time:g}time-{point.width:g}width-{seed}"
+    done = folder / "scored.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text()))
+    splits = dict.fromkeys(nested(dataset, point.cases), "train")
+    splits |= {case.id: "validation" for case in dataset.of("validation")}
+    index = write_subset(dataset, folder / "data", splits)
+    train_model(given.config, folder, resume=True, stage="full", overrides=_settings(given, index, point, seed))
+    references = read_index(index).of("validation")[0].label.parent
+    scores = score(folder / "validation", references, index, list(dataset.labels))
+    emit_json(done, scores)
+    return scores
+
+
+def _settings(given: Arguments, index: Path, point: Point, seed: int) -> dict[str, Any]:
+    config = load_config(given.config)
+    options = dict(config.network.options)
+    options["channels"] = [max(4, round(point.width * n)) for n in options["channels"]]
+    own: dict[str, Any] = {"index": index, "network.options": options, "loop.seed": seed}
+    own |= {"loop.max_minutes": point.time * given.minutes, "loop.max_steps": 10**6, "cache": given.work / "cache"}
+    return own | parse_settings(given.set_)
+
+
+def _row(
+    given: Arguments, axis: str, point: Point, runs: Sequence[dict[str, dict[str, float]]], organs: list[str]
+) -> dict[str, Any]:
+    place = {"cases": point.cases, "time": point.time * given.minutes, "width": point.width}[axis]
+    means = {organ: sum(mean_dice(run, [organ]) for run in runs) / len(runs) for organ in organs}
+    return {
+        "at": place,
+        "dice": [round(mean_dice(run, organs), 4) for run in runs],
+        "organs": {organ: round(mean, 4) for organ, mean in means.items()},
+    }
+
+
+def draw(curves: dict[str, Any], out: Path) -> None:
+    """One panel an axis: every organ's Dice, and their mean in black."""
+    titles = {"cases": "training cases", "time": "minutes of training", "width": "channels, times the config's"}
+    figure, panels = plt.subplots(1, len(curves), figsize=(13, 4), sharey=True, layout="constrained")
+    for panel, (axis, curve) in zip(panels, curves.items(), strict=True):
+        places = [row["at"] for row in curve["points"]]
+        for organ in curve["points"][0]["organs"]:
+            panel.plot(places, [row["organs"][organ] for row in curve["points"]], marker=".", label=organ)
+        means = [sum(row["dice"]) / len(row["dice"]) for row in curve["points"]]
+        panel.plot(places, means, color="black", linewidth=2.5, marker="o", label="mean")
+        panel.set(xscale="log", xlabel=titles[axis], xticks=places, xticklabels=[f"{place:g}" for place in places])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("Dice, validation")
+    panels[-1].legend(fontsize=7)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
