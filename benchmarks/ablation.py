@@ -27,6 +27,7 @@ from benchmarks.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.networks.catalogue import build_network
 from medseg.runtime.provenance import machine, versions
+from medseg.training.average import start_average
 from medseg.training.cases import read_index
 from medseg.training.config import TrainConfig, load_config, parse_settings
 from medseg.training.foreign import locate
@@ -167,6 +168,7 @@ def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, i
     """Peak memory of training, seconds of a step and of a window, with the row's precision; medians."""
     network = build_network("Optimized3DUNet", options | {"out_channels": 8})
     before = _peak_mb(anew=True)
+    average = None if settings["loop.ema_decay"] is None else start_average(network)  # noqa: F841 - held, as training does
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
     image = torch.randn(2, 1, *patch)
     half = torch.autocast("cpu", torch.bfloat16, enabled=settings["loop.precision"] == "bf16")

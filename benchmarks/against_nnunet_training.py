@@ -227,7 +227,7 @@ def _plan(given: Arguments, place: Path, gb: float) -> str:
 
 
 def _their_run(given: Arguments, place: Path, dataset: Dataset, plan: str, seed: int, minutes: float) -> dict[str, Any]:
-    results = f"results-{plan}-{seed}-{minutes:g}min"
+    results = f"results-{plan}-{seed}-{minutes:g}min{'-bf16' if given.bf16 else ''}"
     done = place / results / "scored.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))

@@ -89,7 +89,8 @@ def main(given: Arguments) -> dict[str, Any]:
     for axis, points in curves_of(given, len(dataset.of("train"))).items():
         runs = [[_run(given, dataset, point, seed) for seed in given.seeds] for point in points]
         rows = [_row(given, axis, point, each, organs) for point, each in zip(points, runs, strict=True)]
-        found["curves"][axis] = {"points": rows, "last_step": compare(runs[-1], runs[-2], organs)}
+        last = compare(runs[-1], runs[-2], organs) if len(runs) > 1 else None
+        found["curves"][axis] = {"points": rows, "last_step": last}
         emit_json(given.out, found)
     draw(found["curves"], given.out.with_suffix(".png"))
     return found
@@ -109,7 +110,8 @@ def nested(dataset: Dataset, count: int) -> list[str]:
 
 
 def _run(given: Arguments, dataset: Dataset, point: Point, seed: int) -> dict[str, dict[str, float]]:
-    folder = given.work / f"{point.cases}cases-{point.time:g}time-{point.width:g}width-{seed}"
+    minutes = point.time * given.minutes
+    folder = given.work / f"{point.cases}cases-{minutes:g}min-{point.width:g}width-{seed}"
     done = folder / "scored.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))

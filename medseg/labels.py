@@ -9,6 +9,7 @@ from typing import Any
 from medseg.errors import ConfigError
 
 Colour = tuple[int, int, int]
+_SIDES = {"left", "right", "l", "r"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ class LabelTable:
         rights = [name for name in names if name.endswith("_right")]
         pairs = [(name, f"{name.removesuffix('_right')}_left") for name in rights]
         return [(names[right], names[left]) for right, left in pairs if left in names]
+
+    def unpaired(self) -> list[str]:
+        """Organs of one side whose partner on the other has no name here."""
+        paired = {value for pair in self.mirror_pairs() for value in pair}
+        sided = [label for label in self if _SIDES & set(label.name.lower().split("_"))]
+        return [label.name for label in sided if label.value not in paired]
 
     def to_json(self) -> list[dict[str, Any]]:
         """A list of {name, value, color, snomed}, as in model cards and labels.json."""

@@ -127,9 +127,10 @@ def train(
         index: A dataset's index.json with reference masks: texts are then made of facts, not of reports.
         resume: Go on from the run folder's checkpoint; start where there is none.
     """
+    from medseg.training.settings import only_given
     from vlretrieval.training.run import train_model
 
-    overrides = {"loop.max_steps": max_steps, "loop.seed": seed, "pairs": pairs, "index": index}
+    overrides = only_given({"loop.max_steps": max_steps, "loop.seed": seed, "pairs": pairs, "index": index})
     print(f"Model package: {train_model(config, out, resume=resume, overrides=overrides)}")
     return 0
 

@@ -45,9 +45,11 @@ def train(
     """
     from medseg.training.config import parse_settings
     from medseg.training.run import train_model
+    from medseg.training.settings import only_given
 
     named = {"loop.max_steps": max_steps, "loop.seed": seed, "index": index, "folds.count": folds, "folds.number": fold}
-    package = train_model(config, out, resume=resume, stage=stage, overrides=parse_settings(set_) | named)
+    overrides = parse_settings(set_) | only_given(named)
+    package = train_model(config, out, resume=resume, stage=stage, overrides=overrides)
     if package is not None:
         print(f"Model package: {package}")
     return 0

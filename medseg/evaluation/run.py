@@ -63,7 +63,35 @@ def evaluate(
     """
     one_each = is_one_mask(predictions) and is_one_mask(references)
     matches = match(find_masks(predictions), find_masks(references), one_each=one_each)
-    names = _names(matches, references, index, labels)
+    return evaluate_matches(
+        matches,
+        out,
+        index=index or find_index(references),
+        organs=organs,
+        within_contoured=within_contoured,
+        margin_slices=margin_slices,
+        tolerance_mm=tolerance_mm,
+        labels=labels,
+        policy=policy,
+        progress=progress,
+    )
+
+
+def evaluate_matches(
+    matches: Matches,
+    out: Path | None = None,
+    *,
+    index: Path | None = None,
+    organs: Sequence[str] | None = None,
+    within_contoured: Sequence[str] | None = (),
+    margin_slices: int = 1,
+    tolerance_mm: TolerancesMm = DEFAULT_TOLERANCE_MM,
+    labels: Path | Mapping[str, int] | None = None,
+    policy: EmptyPolicy | None = None,
+    progress: ProgressCallback | None = None,
+) -> Scorecard:
+    """As `evaluate`, where it is known which mask belongs to which reference; an index is not looked for."""
+    names = _names(matches, index, labels)
     scoped = [organ for organ in OPEN_ENDED if organ in names.table] if within_contoured is None else within_contoured
     settings = Settings(tolerance_mm, tuple(scoped), margin_slices, policy or EmptyPolicy())
     settings.check_names(list(names.table))
@@ -91,9 +119,8 @@ class _Names:
         return None if self.index is None else self.index.known(case)
 
 
-def _names(matches: Matches, references: Path, index: Path | None, labels: Path | Mapping[str, int] | None) -> _Names:
-    found = index or find_index(references)
-    contents = None if found is None else read_reference_index(found)
+def _names(matches: Matches, index: Path | None, labels: Path | Mapping[str, int] | None) -> _Names:
+    contents = None if index is None else read_reference_index(index)
     table = _given(labels) or (contents.labels if contents else {}) or table_beside(matches.pairs[0][0].path)
     if table:
         return _Names(table, contents)

@@ -103,7 +103,7 @@ def _read(path: Path, name: str) -> TrainingCase | None:
         places = {int(key.removeprefix("places.")): arrays[key] for key in arrays if key.startswith("places.")}
         ordered = dict(sorted(places.items(), key=lambda pair: (pair[0] == 0, pair[0])))
         return TrainingCase(name, arrays["hu"], arrays["labels"], np.array(arrays["known"]), ordered)
-    except (OSError, KeyError, TypeError, ValueError, struct.error):
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, struct.error):
         return None
 
 
@@ -113,7 +113,9 @@ def _mapped(path: Path) -> tuple[dict[str, Array], str]:
         (length,) = struct.unpack("<Q", file.read(8))
         header: dict[str, Any] = json.loads(file.read(length))
     sealed = str(header.pop("__metadata__")["sha256"])
-    bytes_ = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length)
+    # Not numpy.memmap: that keeps a descriptor open for every case, and a thousand are all that many systems allow.
+    bytes_ = torch.from_file(str(path), size=path.stat().st_size, dtype=torch.uint8).numpy()[8 + length :]
+    bytes_.flags.writeable = False
     return {name: _view(bytes_, about) for name, about in header.items()}, sealed
 
 

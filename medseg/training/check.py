@@ -155,10 +155,24 @@ def _splits(dataset: Dataset) -> list[Fault]:
         faults.append(Fault("error", "", "No case has the split `train`."))
     if not dataset.of("validation"):
         faults.append(Fault("warning", "", "No case has the split `validation`: the model will have no scores."))
+    faults += _patients(dataset)
     contoured = {organ for case in dataset.of("train") for organ in case.contoured}
     for organ in sorted(set(dataset.labels) - contoured):
         faults.append(Fault("error", "", f"{organ} is contoured in no training case."))
     return faults
+
+
+def _patients(dataset: Dataset) -> list[Fault]:
+    """One patient on both sides of the split: the scores would be those of a face that is known."""
+    sides: dict[str, list[CaseFiles]] = defaultdict(list)
+    for case in dataset.cases:
+        sides[case.patient].append(case)
+    text = "one patient stands in several splits: {}. Scores would be better than they are."
+    return [
+        Fault("error", cases[0].id, text.format(", ".join(f"{case.id} ({case.split})" for case in cases)))
+        for cases in sides.values()
+        if len({case.split for case in cases}) > 1
+    ]
 
 
 def _doubles(facts: Sequence[CaseFacts]) -> list[Fault]:

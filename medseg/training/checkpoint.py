@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +53,16 @@ def save_checkpoint(path: Path, learner: Learner, state: dict[str, Any]) -> None
     emit_tensors(path, tensors, {"checkpoint": sealed}, keep=path.with_name(PREVIOUS))
 
 
-def load_checkpoint(path: Path, learner: Learner) -> dict[str, Any]:
-    """Restore what `save_checkpoint` wrote; returns its `state`.
+def load_checkpoint(
+    path: Path, learner: Learner, check: Callable[[dict[str, Any]], None] = lambda state: None
+) -> dict[str, Any]:
+    """Restore what `save_checkpoint` wrote; returns its `state`, which `check` sees before anything is touched.
 
     Raises:
         DataError: the file is damaged or no checkpoint, or belongs to another network.
     """
     tensors, state = read_checkpoint(path)
+    check(state)
     try:
         learner.network.load_state_dict(_under("network", tensors))
         if learner.average is not None:

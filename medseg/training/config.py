@@ -146,7 +146,7 @@ class TrainConfig(Strict):
 
 
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """A YAML file or a preset's name -> config; overrides that are not None win, `loop.seed` inside its group.
+    """A YAML file or a preset's name -> config; overrides win, `loop.seed` inside its group, None as YAML's null.
 
     A relative `index` of the file is sought from the file's folder, then from the current one; an
     overriding one from the current folder alone.
@@ -155,11 +155,11 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         ConfigError: no such file or preset, no YAML, unknown key, value out of range.
     """
     path = find_config(source, PRESETS)
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    if "index" in given:
+    given = dict(overrides or {})
+    if given.get("index") is not None:
         given["index"] = Path.cwd() / given["index"]
     values = read_settings(path)
-    if "index" in given:
+    if given.get("index") is not None:
         values.pop("phantoms", None)
     for key, value in given.items():
         put_setting(values, key, value)

@@ -13,11 +13,20 @@ import platform
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
 Counter = Callable[[], float | None]
 """One reading; None where there is nothing to say yet."""
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A counter that holds something of the system's."""
+
+    def close(self) -> None:
+        """Let it go."""
 
 
 class NotHereError(Exception):
@@ -64,23 +73,37 @@ _WHY = {
 }
 
 
-def _ipc() -> Counter:
-    number = _PERF_EVENT_OPEN.get(platform.machine())
-    if number is None or platform.system() != "Linux":
-        raise NotHereError(f"no performance counters are read on {platform.system()} {platform.machine()}")
-    threads = [int(entry.name) for entry in Path("/proc/self/task").iterdir()]
-    cycles = [_open_event(number, _CYCLES, thread) for thread in threads]
-    instructions = [_open_event(number, _INSTRUCTIONS, thread) for thread in threads]
-    before = [0, 0]
+class _Ipc:
+    """Instructions per cycle since the last reading, of the threads that there were at the start and their children."""
 
-    def read() -> float | None:
-        now = [_total(cycles), _total(instructions)]
-        spent, done = now[0] - before[0], now[1] - before[1]
-        before[:] = now
+    def __init__(self) -> None:
+        number = _PERF_EVENT_OPEN.get(platform.machine())
+        if number is None or platform.system() != "Linux":
+            raise NotHereError(f"no performance counters are read on {platform.system()} {platform.machine()}")
+        self.handles: dict[int, list[int]] = {_CYCLES: [], _INSTRUCTIONS: []}
+        try:
+            for thread in [int(entry.name) for entry in Path("/proc/self/task").iterdir()]:
+                for event, handles in self.handles.items():
+                    handles.append(_open_event(number, event, thread))
+        except NotHereError:
+            self.close()
+            raise
+        self.before = self._totals()
+
+    def __call__(self) -> float | None:
+        now, (cycles, instructions) = self._totals(), self.before
+        spent, done = now[0] - cycles, now[1] - instructions
+        self.before = now
         return done / spent if spent > 0 else None
 
-    read()
-    return read
+    def close(self) -> None:
+        """Give the kernel its counters back."""
+        for handles in self.handles.values():
+            while handles:
+                os.close(handles.pop())
+
+    def _totals(self) -> tuple[int, int]:
+        return _total(self.handles[_CYCLES]), _total(self.handles[_INSTRUCTIONS])
 
 
 def _open_event(number: int, config: int, thread: int) -> int:
@@ -98,4 +121,4 @@ def _total(handles: list[int]) -> int:
     return sum(struct.unpack("=Q", os.read(handle, 8))[0] for handle in handles)
 
 
-COUNTERS: Mapping[str, Callable[[], Counter]] = {"gpu_util": _gpu_util, "mem_copy": _mem_copy, "ipc": _ipc}
+COUNTERS: Mapping[str, Callable[[], Counter]] = {"gpu_util": _gpu_util, "mem_copy": _mem_copy, "ipc": _Ipc}

@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 # A collective that waits longer gives up. Dead ranks are noticed much sooner, by `Watch`.
 TIMEOUT_S = 600.0
+# The first rank may convert hundreds of studies while the others wait.
+PREPARING = timedelta(days=1)
+_patient: list[dist.ProcessGroup] = []
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,12 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"start-{attempt}", met)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+    _patient.append(dist.new_group(backend="gloo", timeout=PREPARING))
     try:
         yield Ranks(dist.get_rank(), world, place)
         dist.barrier()  # who keeps the others together leaves last
     finally:
+        _patient.clear()
         dist.destroy_process_group()
 
 
@@ -162,9 +167,9 @@ def from_first(value: Any) -> Any:
 
 
 def wait_for_all() -> None:
-    """Go on when every rank has come here."""
+    """Go on when every rank has come here, however long the first one prepares data; one that died ends the wait."""
     if not alone():
-        dist.barrier()
+        dist.barrier(group=_patient[-1])
 
 
 class SharedBatchNorm3d(nn.BatchNorm3d):

@@ -75,7 +75,7 @@ class Feed:
             except StopIteration:
                 return
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                if "DataLoader worker (pid" not in str(error):  # raised in one, not by its end
                     raise
                 raise _ended(error) from error
             self.waited_s += time.perf_counter() - began

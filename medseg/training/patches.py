@@ -73,8 +73,7 @@ class PatchSampler:
     ) -> None:
         if not cases:
             raise DataError("There are no training cases.", advice="Give cases of the index the split `train`.")
-        if strangers := sorted(set(config.open_ended) - set(labels.names)):
-            raise ConfigError(f"open_ended names organs that the dataset lacks: {', '.join(strangers)}.")
+        _check_names(labels, config)
         self.cases = list(cases)
         self.config, self.labels = config, labels
         self.num_classes = len(cases[0].known)
@@ -85,6 +84,8 @@ class PatchSampler:
         self.open_ended = [labels[name].value for name in config.open_ended]
         draws = self._per_class(labels, config.organ_weights)
         draws[0] = 0
+        if not draws.any():
+            raise ConfigError("organ_weights: every organ has the weight 0, so that none would be drawn.")
         self.organ_weights = draws / draws.sum()
         self.voxel_weights = torch.tensor(self._per_class(labels, config.voxel_weights), dtype=torch.float32)
         self.by_class = {
@@ -183,12 +184,18 @@ class PatchSampler:
         return case, np.round(where[rng.integers(len(where))] + jitter).astype(int)
 
 
+def _check_names(labels: LabelTable, config: TrainConfig) -> None:
+    """A misspelt organ would be left as it is, without a word."""
+    for setting in ("open_ended", "organ_weights", "voxel_weights"):
+        if strangers := sorted(set(getattr(config, setting)) - set(labels.names)):
+            listed, known = ", ".join(strangers), ", ".join(labels.names)
+            raise ConfigError(f"{setting} names organs that the dataset lacks: {listed}.", advice=f"It has: {known}.")
+
+
 def _check_sides(labels: LabelTable, config: TrainConfig) -> None:
     """A left organ without its right one would be taught on both sides."""
     mirrored = config.augment.mirror_left_right > 0 or config.mirror_average
-    paired = {value for pair in labels.mirror_pairs() for value in pair}
-    sided = [label.name for label in labels if {"left", "right", "l", "r"} & set(label.name.lower().split("_"))]
-    if mirrored and (alone := [name for name in sided if labels[name].value not in paired]):
+    if mirrored and (alone := labels.unpaired()):
         raise ConfigError(
             f"Patches are mirrored, and these organs have no partner on the other side: {', '.join(alone)}.",
             advice="Name pairs NAME_left and NAME_right, or set augment.mirror_left_right: 0, mirror_average: false.",

@@ -7,6 +7,7 @@ teaches nothing about people.
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ _AIR_HU, _BODY_HU, _BALL_HU, _BOX_HU, _ROD_HU = -1000, 40, 300, -150, 700
 
 
 def write_phantoms(folder: Path, config: PhantomConfig) -> Path:
-    """Write scans, labels and `index.json` where they are not there yet; returns the index.
+    """Write scans, labels and `index.json`, unless those of the same config are there; returns the index.
 
     Raises:
         OutputError: they could not be written.
     """
-    index = folder / "index.json"
-    if index.is_file():  # written last: the others are complete
+    index, made_from = folder / "index.json", config.model_dump(mode="json")
+    # Written last: the others are complete.
+    if index.is_file() and json.loads(index.read_bytes()).get("made_from") == made_from:
         return index
     entries: list[dict[str, Any]] = []
     for split, count in (("train", config.train), ("validation", config.validation)):
@@ -38,7 +40,7 @@ def write_phantoms(folder: Path, config: PhantomConfig) -> Path:
             name = f"{split[0]}{number:02d}"
             _write_case(folder / split, name, np.random.default_rng([config.seed, len(entries)]))
             entries.append({"id": name, "split": split, "contoured": list(LABELS)})
-    return emit_json(index, {"labels": LABELS, "cases": entries})
+    return emit_json(index, {"labels": LABELS, "cases": entries, "made_from": made_from})
 
 
 def _write_case(folder: Path, name: str, rng: np.random.Generator) -> None:

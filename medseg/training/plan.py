@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from medseg.errors import ConfigError, DataError
 from medseg.imaging.emit import emit_text
 from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.volume import Array, reorient
@@ -26,6 +27,7 @@ from medseg.training.foreign import adopt, locate
 
 VOXELS = 2_500_000  # of the median scan on the training grid: what two cores pass over in seconds
 MAX_SAMPLES = 2000
+CHECK = "`medseg train check` finds all such cases."
 ANATOMY_CASES = 30  # fewer say too little of where organs may lie
 
 
@@ -48,8 +50,14 @@ class Fingerprint:
 
 
 def fingerprint(dataset: Dataset) -> Fingerprint:
-    """Look at every training case once."""
+    """Look at every training case once.
+
+    Raises:
+        DataError: there is none, or scan and labels of one lie on different grids.
+    """
     labels = LabelTable.from_names(dataset.labels)
+    if not dataset.of("train"):
+        raise DataError("There are no training cases.", advice="Give cases of the index the split `train`.")
     rows = [_look(case, labels) for case in dataset.of("train")]
     spacings, sizes, samples, volumes = zip(*rows, strict=True)
     by_organ = {label.name: [row[label.name] for row in volumes if label.name in row] for label in labels}
@@ -66,7 +74,9 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
 
 def _look(case: CaseFiles, labels: LabelTable) -> tuple[Array, Array, Array, dict[str, float]]:
     volume = read_nifti(case.ct)
-    mask, _ = read_label_map(case.label)
+    mask, geometry = read_label_map(case.label)
+    if not geometry.matches(volume.geometry):
+        raise DataError(f"Case {case.id}: scan and labels lie on different grids.", advice=CHECK)
     grid = volume.geometry.canonical()
     organs, hu = reorient(mask, volume.geometry.to_canonical), reorient(volume.hu, volume.geometry.to_canonical)
     inside = hu[organs > 0]
@@ -99,7 +109,7 @@ def plan(name: str, index: Path, seen: Fingerprint, labels: LabelTable, room: Ro
         "window_hu": [max(-1000, 50 * math.floor(low / 50) - 100), min(3000, 50 * math.ceil(high / 50) + 100)],
         "patch_size": list(fitted.patch),
         "network": {"name": NETWORK, "options": fitted.options},
-        "augment": {"mirror_left_right": 0.5 if _paired(labels) else 0.0},
+        "augment": {"mirror_left_right": 0.0 if labels.unpaired() else 0.5},
         "anatomy_check": seen.cases >= ANATOMY_CASES,
         "organ_weights": _weights(seen.volumes_ml),
         "batch_size": fitted.batch,
@@ -133,26 +143,31 @@ def _weights(volumes_ml: dict[str, float]) -> dict[str, float]:
     return {name: round(min(3.0, max(0.5, (middle / ml) ** (1 / 3))), 2) for name, ml in volumes_ml.items()}
 
 
-def _paired(labels: LabelTable) -> bool:
-    paired = {value for pair in labels.mirror_pairs() for value in pair}
-    sided = [label for label in labels if label.name.endswith(("_left", "_right"))]
-    return all(label.value in paired for label in sided)
-
-
 def plan_and_write(path: Path, out: Path, name: str | None, room: Room) -> Path:
     """Write a config for the data set at `path`; another tool's becomes an index of ours beside the config.
 
     Raises:
         DataError: the data set cannot be read.
-        ConfigError: too little memory even for the smallest training.
+        ConfigError: too little memory even for the smallest training, or an `out` that would hit the data set.
     """
     description, ours = locate(path)
-    index = description.resolve() if ours else adopt(description, out.resolve().with_suffix(""))
+    index = description.resolve() if ours else adopt(description, _beside(out, description))
     dataset = read_index(index)
     seen = fingerprint(dataset)
     settings, fitted = plan(name or out.stem, index, seen, LabelTable.from_names(dataset.labels), room)
     checked(settings, out.name)
     return emit_text(out, _comment(seen, fitted, room) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def _beside(out: Path, description: Path) -> Path:
+    """Where the index of another tool's data set goes: never into that data set."""
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder.", advice="Give the YAML file, for example mine.yaml.")
+    folder = out.resolve().with_name(f"{out.stem}-data")
+    source = description.resolve() if description.is_dir() else description.resolve().parent
+    if folder == source:
+        raise ConfigError(f"{folder} is the data set itself.", advice="Give the config another name.")
+    return folder
 
 
 def _comment(seen: Fingerprint, fitted: Fit, room: Room) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import psutil
 
 from medseg.errors import ConfigError
-from medseg.training.counters import COUNTERS, Counter, NotHereError, open_counter
+from medseg.training.counters import COUNTERS, Closes, Counter, NotHereError, open_counter
 from medseg.training.journal import StepRecord, read_lines
 
 TIMELINE = "profile.jsonl"
@@ -100,6 +100,9 @@ class TrainingProfiler:
         self._over.set()
         self._thread.join()
         self._sample()
+        for counter in self._counters.values():
+            if isinstance(counter, Closes):
+                counter.close()
 
     def __call__(self, record: StepRecord) -> None:
         """Take note of a step."""

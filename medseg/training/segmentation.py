@@ -66,7 +66,8 @@ class SegmentationTask(Task[Batch]):
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
         """Loss over all heads of the network."""
-        outputs = network(batch.image.to(memory_format=torch.channels_last_3d))
+        alike = next(network.parameters()).dtype  # not that of the patches in fp64
+        outputs = network(batch.image.to(alike, memory_format=torch.channels_last_3d))
         weights = self.sampler.voxel_weights.to(batch.image.device)
         return Loss(deep_supervision_loss(outputs, batch.labels, batch.known, weights))
 

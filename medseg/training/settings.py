@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name} is not a mapping of settings.")
     return values
+
+
+def only_given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are None: flags that nobody gave, which is not the same as a setting of null."""
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def put_setting(values: dict[str, Any], key: str, value: Any) -> None:

@@ -192,7 +192,7 @@ def _judged(
     bottleneck = judge(records[1:], settings.loop.workers)
     step_s = bottleneck.seconds_per_step or records[0].seconds
     patches = settings.batch_size * settings.loop.gradient_aggregation_interval * ranks.world
-    reasons = _reasons(small, before, after, memory_mb, ranks)
+    reasons = _reasons(small, before, after if len(losses) >= 2 * small.batches else None, memory_mb, ranks)
     return SmallBatch(
         sound=not reasons,
         reasons=tuple(reasons),
@@ -220,9 +220,15 @@ def forecast_minutes(loop: LoopConfig, step_s: float, validation_s: float) -> fl
     return (steps_s + looks * validation_s) / 60
 
 
-def _reasons(small: SmallBatchConfig, before: float, after: float, memory_mb: float, ranks: Ranks) -> list[str]:
+def _reasons(small: SmallBatchConfig, before: float, after: float | None, memory_mb: float, ranks: Ranks) -> list[str]:
+    """What speaks against the full training; `after` is None where no batch was seen twice in the time there was."""
     reasons = []
-    if after > small.must_fall_to * before:
+    if after is None:
+        reasons.append(
+            f"fewer than {2 * small.batches} steps fitted into {small.max_minutes:g} minutes: whether it learns is "
+            f"unknown. Give small_batch.max_minutes more, or take a smaller patch or network."
+        )
+    elif after > small.must_fall_to * before:
         reasons.append(
             f"the loss of a few batches went from {before:.3f} to {after:.3f}, and should fall to "
             f"{small.must_fall_to:g} of it: labels that do not fit their scans, or a wrong learning rate."

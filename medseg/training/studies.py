@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def adopt_studies(source: Path, folder: Path, say: Callable[[str], None] = lambd
                     "fault": not isinstance(error, NoReferenceError),
                 }
             )
-    splits = _split(cases, description, root)
+    splits = _split(cases, description, root, {scan_name(Path(str(row["id"]))) for row in left_out})
     for case in cases:
         _move(folder, case.id, splits[case.id])
     return emit_json(
@@ -174,9 +174,9 @@ def _draw(path: Path, masks: Mapping[str, Array], values: dict[str, int]) -> tup
     return labels, notes
 
 
-def _split(cases: Sequence[_Case], description: _Description, root: Path) -> dict[str, str]:
-    """By patient: all studies of one lie on one side."""
-    if strangers := set(description.validation) - {case.id for case in cases}:
+def _split(cases: Sequence[_Case], description: _Description, root: Path, left_out: Set[str]) -> dict[str, str]:
+    """By patient: all studies of one lie on one side. Whoever was left out has a reason of their own."""
+    if strangers := set(description.validation) - {case.id for case in cases} - left_out:
         raise DataError(f"validation names studies that are not in {root}: {', '.join(sorted(strangers))}.")
     patients = list(dict.fromkeys(case.patient or case.id for case in cases))
     chosen = {patient for number, patient in enumerate(patients) if number % EVERY == EVERY - 1}

@@ -102,8 +102,7 @@ class Trainer(Generic[B]):
         if found is None:
             self.journal.reopen(0)  # lines of a start that was killed before its first checkpoint
             return False
-        state = load_checkpoint(found, self._learner)
-        self._compare(state)
+        state = load_checkpoint(found, self._learner, self._compare)
         self.step = state["step"]
         self.amp.load_state_dict(state["amp"])
         self.journal.reopen(self.step)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medseg.evaluation import Scorecard, evaluate
+from medseg.evaluation import Scorecard
+from medseg.evaluation.matching import MaskFile, Matches
+from medseg.evaluation.run import evaluate_matches
 from medseg.imaging.nifti import read_nifti, write_label_map
 from medseg.inference.segmenter import build_segmenter
 from medseg.models.store import load_model
@@ -21,13 +23,14 @@ def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callabl
     if not cases:
         return None
     segmenter = build_segmenter(load_model(out / "package"))
+    pairs = []
     for number, case in enumerate(cases, 1):
-        raw = segmenter(read_nifti(case.ct), StageClock())
-        write_label_map(out / "validation" / f"{case.id}.nii.gz", raw.label_map.labels, raw.label_map.geometry)
+        raw, mask = segmenter(read_nifti(case.ct), StageClock()), out / "validation" / f"{case.id}.nii.gz"
+        write_label_map(mask, raw.label_map.labels, raw.label_map.geometry)
+        pairs.append((MaskFile(case.id, case.label), MaskFile(case.id, mask)))
         report(f"validated {number}/{len(cases)}")
-    return evaluate(
-        out / "validation",
-        cases[0].label.parent,
+    return evaluate_matches(
+        Matches(tuple(pairs), ()),
         out / "scores",
         index=settings.index,
         within_contoured=settings.open_ended,

@@ -66,6 +66,9 @@ def test_every_row_changes_what_it_says_and_the_last_one_everything() -> None:
     for name in ROWS:
         changed = [k for k in plain if options_of(config, name)[k] != plain[k]]
         changed += [k for k in settings_of("plain") if settings_of(name)[k] != settings_of("plain")[k]]
+        loop = load_config("head-neck-oar", settings_of(name)).loop
+        assert loop.ema_decay == (0.998 if name in ("average", "all") else None)
+        assert loop.precision == ("bf16" if name in ("half precision", "all") else "fp32")
         assert len(changed) == {"plain": 0, "all": 7}.get(name, 1), name
 
 

@@ -19,8 +19,24 @@ import torch
 from torch import nn
 
 from medseg.errors import OutputError
-from medseg.training.distributed import Ranks, all_rows, all_sum, all_values, from_first, joined, largest
+from medseg.labels import LabelTable
+from medseg.training import distributed
+from medseg.training.cases import load_cases, read_index
+from medseg.training.distributed import (
+    Ranks,
+    all_rows,
+    all_sum,
+    all_values,
+    from_first,
+    joined,
+    largest,
+    wait_for_all,
+)
+from medseg.training.patches import PatchSampler
+from medseg.training.segmentation import SegmentationTask
 from medseg.training.task import Loss
+from medseg.training.trainer import Trainer
+from tests.training.conftest import config
 from tests.training.toys import LineTask, Points, line_trainer
 
 
@@ -100,6 +116,26 @@ def exact(ranks: Ranks, folder: Path) -> Any:
     return {name: tensor.flatten().tolist() for name, tensor in trainer.network.state_dict().items()}
 
 
+def exact_patches(ranks: Ranks, folder: Path) -> Any:
+    """The segmentation task itself: patches whose cases know different organs, four a step however many ranks."""
+    index = folder / "data" / "index.json"
+    settings = config(index, batch_size=4 // ranks.world, **EXACT)
+    dataset = read_index(index)
+    cases = list(load_cases(dataset.of("train"), dataset.labels, settings.spacing_mm))
+    task = SegmentationTask(PatchSampler(cases, settings, LabelTable.from_names(dataset.labels)), settings)
+    trainer = Trainer(task, settings.loop, folder, ranks=ranks)
+    trainer.run()
+    return {name: tensor.flatten().tolist() for name, tensor in trainer.network.state_dict().items()}
+
+
+def late(ranks: Ranks, folder: Path) -> Any:
+    """The first rank prepares for longer than a collective of the training may take."""
+    if ranks.first:
+        time.sleep(distributed.TIMEOUT_S + 3)
+    wait_for_all()
+    return all_values(ranks.rank)
+
+
 def sums(ranks: Ranks, folder: Path) -> Any:
     x = torch.tensor([[float(ranks.rank + 1)]], requires_grad=True)
     rows = all_rows(x)
@@ -159,6 +195,8 @@ def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
 
 def main() -> None:
     name, folder = sys.argv[1], Path(sys.argv[2])
+    if name == "late":
+        distributed.TIMEOUT_S = 20
     with joined("cpu") as ranks:
         result = globals()[name](ranks, folder)
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(result))

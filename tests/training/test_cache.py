@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,11 @@ def test_what_comes_back_is_what_was_prepared(case: CaseFiles, tmp_path: Path) -
     fresh = load_case(case, LABELS, SPACING_MM)
     assert_same(one, fresh)
     assert_same(other, fresh)
-    assert isinstance(other.hu.base, np.memmap)  # one copy for all processes
+    mapped = Path("/proc/self/maps")  # one copy for all processes, and no descriptor kept for it
+    if mapped.is_file():
+        name = f"{first.key(case)}.safetensors"
+        assert name in mapped.read_text()
+        assert not any(name in os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
     assert not other.hu.flags.writeable
 
 

@@ -98,6 +98,14 @@ def test_the_same_scan_on_both_sides_of_the_split(tmp_path: Path) -> None:
     assert found == ("error", "p1", "(train) is the same scan as v0 (validation).")
 
 
+def test_one_patient_on_both_sides_of_the_split(tmp_path: Path) -> None:
+    entries = sound(tmp_path)
+    entries[1]["patient"] = entries[3]["patient"] = "somebody"
+    (found,) = faults(tmp_path, entries, tmp_path / "out")
+    assert found[:2] == ("error", "p1")
+    assert "one patient stands in several splits: p1 (train), v0 (validation)." in found[2]
+
+
 def test_the_same_scan_twice_within_a_split_is_a_warning_also_when_it_is_stored_another_way(tmp_path: Path) -> None:
     entries = sound(tmp_path)
     entries.append(write_case(tmp_path, "p9", "train", phantom_volume(seed=9 - 8)))  # as p1

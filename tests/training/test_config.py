@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from medseg.cli import main
 from medseg.errors import ConfigError
 from medseg.networks.catalogue import build_network
 from medseg.training.config import PRESETS, load_config
@@ -49,11 +50,25 @@ def test_a_preset_that_does_not_exist_lists_those_that_do() -> None:
         load_config("head-nekc")
 
 
-def test_overrides_win_and_none_is_no_override(tmp_path: Path, index: Path) -> None:
+def test_overrides_win_and_none_is_null(tmp_path: Path, index: Path) -> None:
     path = write(tmp_path / "c.yaml", settings(index, seed=3))
-    config = load_config(path, {"loop.max_steps": 7, "loop.seed": None, "network.options.width": 4})
-    assert (config.loop.max_steps, config.loop.seed) == (7, 3)
+    config = load_config(path, {"loop.max_steps": 7, "loop.ema_decay": None, "network.options.width": 4})
+    assert (config.loop.max_steps, config.loop.seed, config.loop.ema_decay) == (7, 3, None)
     assert config.network.options["width"] == 4
+    assert load_config("smoke", {"small_batch": None}).small_batch is None
+
+
+def test_settings_on_the_command_line_reach_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags that nobody gave once won over `--set`, and nulls were dropped."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr("medseg.training.run.train_model", lambda *given, **named: seen.update(named))
+    options = ["--set", "loop.max_steps=10", "loop.seed=4", "loop.ema_decay=null", "folds.number=1"]
+    with pytest.raises(SystemExit):
+        main(["train", "smoke", "-o", str(tmp_path / "run"), "--folds", "3", *options])
+    config = load_config("smoke", seen["overrides"])
+    assert (config.loop.max_steps, config.loop.seed, config.loop.ema_decay) == (10, 4, None)
+    assert config.folds is not None
+    assert (config.folds.count, config.folds.number) == (3, 1)
 
 
 def test_a_data_set_given_by_hand_wins_over_phantoms(index: Path) -> None:

@@ -12,7 +12,9 @@ import torch
 from medseg.errors import ConfigError
 from medseg.training.checkpoint import LAST
 from medseg.training.distributed import Ranks, choose_device, joined, share_batch_norm
-from tests.training.ranks import exact, kill, outcome, start, sums, wait_until
+from tests.phantoms import phantom_volume
+from tests.training.conftest import LABELS, write_case, write_index
+from tests.training.ranks import exact, exact_patches, kill, outcome, start, sums, wait_until
 
 
 def test_two_ranks_equal_one_after_twenty_steps(tmp_path: Path) -> None:
@@ -21,6 +23,25 @@ def test_two_ranks_equal_one_after_twenty_steps(tmp_path: Path) -> None:
     assert both[0] == both[1]
     for name, values in alone.items():
         assert both[0][name] == pytest.approx(values, abs=1e-9), name
+
+
+def test_two_ranks_with_partial_labels_equal_one(tmp_path: Path) -> None:
+    organs = list(LABELS)
+    for name in ("alone", "both"):
+        root = tmp_path / name / "data"
+        known = [organs, organs[:2], organs[2:], organs]  # sides stay together: patches are mirrored
+        entries = [write_case(root, f"p{n}", "train", phantom_volume(seed=n), each) for n, each in enumerate(known)]
+        write_index(root, entries)
+    alone = exact_patches(Ranks(), tmp_path / "alone")
+    both = outcome("exact_patches", tmp_path / "both")
+    assert both[0] == both[1]
+    for name, values in alone.items():
+        assert both[0][name] == pytest.approx(values, abs=1e-5), name
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_the_first_one_to_prepare_the_data(tmp_path: Path) -> None:
+    assert outcome("late", tmp_path) == [[0, 1], [0, 1]]
 
 
 def test_sums_keep_their_gradient(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def test_msd_and_monai_lists(tmp_path: Path) -> None:
     description.write_text(json.dumps(msd(training=rows[:2], validation=rows[2:])))
     dataset = read_index(adopt(description, tmp_path / "monai"))
     assert [len(dataset.of(split)) for split in ("train", "validation")] == [2, 3]
+
+
+def test_names_that_look_like_roles_are_scored_under_their_own(tmp_path: Path) -> None:
+    """MONAI's ID_seg, and a stale label of a case that went over to the other side."""
+    description = write(tmp_path / "data", msd(), scan="imagesTr/c{}.nii.gz")
+    rows = [{"image": row["image"], "label": row["label"].replace(".nii", "_seg.nii")} for row in msd()["training"]]
+    for n in range(5):
+        (tmp_path / f"data/labelsTr/c{n}.nii.gz").rename(tmp_path / f"data/labelsTr/c{n}_seg.nii.gz")
+    description.write_text(json.dumps(msd(training=rows[:4], validation=rows[4:])))
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(settings(description, max_steps=1, open_ended=[])))
+    stale = tmp_path / "out/data/data/validation"
+    stale.mkdir(parents=True)
+    shutil.copy(tmp_path / "data/labelsTr/c0_seg.nii.gz", stale / "c0_seg_label.nii.gz")
+    assert train(str(config), out=tmp_path / "out", set_=("batch_size=1",)) == 0
+    assert json.loads((tmp_path / "out/scores/scores.json").read_text())["cases"] == ["c4_seg"]
 
 
 def test_cases_in_folders_of_their_own_keep_their_names(tmp_path: Path) -> None:

@@ -143,9 +143,16 @@ def test_no_cases_are_an_error(table: LabelTable) -> None:
         sampler([], table)
 
 
-def test_open_ended_organs_must_exist(cases: list[TrainingCase], table: LabelTable) -> None:
-    with pytest.raises(ConfigError, match=r"open_ended .*esophagus"):
-        sampler(cases, table, open_ended=["spinal_cord", "esophagus"])
+@pytest.mark.parametrize("setting", ["open_ended", "organ_weights", "voxel_weights"])
+def test_organs_that_are_named_must_exist(cases: list[TrainingCase], table: LabelTable, setting: str) -> None:
+    names = ["spinal_cord", "oesophagus"]
+    with pytest.raises(ConfigError, match=rf"{setting} names organs that the dataset lacks: oesophagus.*spinal_cord"):
+        sampler(cases, table, **{setting: names if setting == "open_ended" else dict.fromkeys(names, 2.0)})
+
+
+def test_some_organ_must_be_drawn(cases: list[TrainingCase], table: LabelTable) -> None:
+    with pytest.raises(ConfigError, match="every organ has the weight 0"):
+        sampler(cases, table, organ_weights=dict.fromkeys(table.names, 0.0))
 
 
 @pytest.mark.parametrize(

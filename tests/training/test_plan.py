@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medseg.cli import main
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, DataError
+from medseg.imaging.nifti import write_label_map
+from medseg.imaging.volume import Geometry
 from medseg.labels import LabelTable
 from medseg.models.store import load_model
 from medseg.networks.catalogue import build_network
@@ -18,6 +23,7 @@ from medseg.training.plan import VOXELS, Fingerprint, fingerprint, plan, plan_an
 from medseg.training.run import train_model
 from tests.phantoms import BOX_ML, SPHERE_ML
 from tests.training.conftest import LABELS
+from tests.training.test_foreign import NNUNET, write
 
 ROOM = Room("cpu", 8192)
 
@@ -65,7 +71,10 @@ def test_small_organs_are_drawn_more_often_and_the_window_holds_all_organs() -> 
     assert values["window_hu"] == [-200, 750]
 
 
-@pytest.mark.parametrize(("names", "share"), [(("a_left", "a_right"), 0.5), (("a_left", "b"), 0.0), (("b",), 0.5)])
+@pytest.mark.parametrize(
+    ("names", "share"),
+    [(("a_left", "a_right"), 0.5), (("a_left", "b"), 0.0), (("left_a", "right_a"), 0.0), (("b",), 0.5)],
+)
 def test_patches_are_mirrored_where_every_side_has_its_partner(names: tuple[str, ...], share: float) -> None:
     labels = LabelTable.from_names({name: value for value, name in enumerate(names, 1)})
     values, _ = plan("mine", Path("i.json"), seen((3, 3, 3), (200, 200, 200)), labels, ROOM)
@@ -101,6 +110,28 @@ def test_flags_win_over_the_file() -> None:
     for fault in ("loop.max_steps", "=3", "a=[1"):
         with pytest.raises(ConfigError, match="--set"):
             parse_settings([fault])
+
+
+def test_a_data_set_that_cannot_be_planned_for_says_why(dataset: Path, tmp_path: Path) -> None:
+    content = json.loads(dataset.read_text())
+    shutil.copytree(dataset.parent, tmp_path / "data")
+    write_label_map(tmp_path / "data/train/p1_label.nii.gz", np.ones((4, 4, 4)), Geometry((4, 4, 4), np.eye(4)))
+    with pytest.raises(DataError, match="Case p1: scan and labels lie on different grids"):
+        plan_and_write(tmp_path / "data", tmp_path / "c.yaml", None, ROOM)
+    content["cases"] = [case for case in content["cases"] if case["split"] != "train"]
+    (tmp_path / "data/index.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="There are no training cases"):
+        plan_and_write(tmp_path / "data", tmp_path / "c.yaml", None, ROOM)
+
+
+def test_the_index_of_a_foreign_data_set_never_lands_in_it(tmp_path: Path) -> None:
+    description = write(tmp_path / "neck", NNUNET)
+    config = load_config(plan_and_write(description, tmp_path / "neck.yaml", None, ROOM))
+    assert config.index == tmp_path / "neck-data" / "index.json"
+    assert {path.name for path in (tmp_path / "neck").iterdir()} == {"dataset.json", "imagesTr", "labelsTr"}
+    for out, reason in ((tmp_path / "neck", "is a folder"), (tmp_path / "x.yaml", "is the data set itself")):
+        with pytest.raises(ConfigError, match=reason):
+            plan_and_write(write(tmp_path / "x-data", NNUNET), out, None, ROOM)
 
 
 def test_a_network_for_a_gpu_says_what_it_costs_without_one(dataset: Path, tmp_path: Path) -> None:

@@ -96,6 +96,12 @@ def test_what_does_not_learn_is_not_trained_but_on_request(dataset: Path, tmp_pa
     assert train(str(config), out=tmp_path / "run", stage="full") == 0
 
 
+def test_too_few_steps_for_a_verdict_are_not_blamed_on_the_data(dataset: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path, dataset, small_batch={"cases": 1, "batches": 4, "steps": 6})
+    with pytest.raises(DataError, match=r"fewer than 8 steps fitted into 5 minutes: whether it learns is unknown"):
+        train(str(config), out=tmp_path / "run")
+
+
 def test_a_data_set_without_validation_is_tried_on_training_cases(dataset: Path, tmp_path: Path) -> None:
     index = json.loads(dataset.read_text())
     index["cases"] = [case for case in index["cases"] if case["split"] == "train"]

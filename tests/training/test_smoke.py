@@ -151,6 +151,7 @@ def test_phantoms_are_computed_once_and_the_same(tmp_path: Path) -> None:
     before = index.stat().st_mtime_ns
     write_phantoms(tmp_path / "a", PhantomConfig(train=2, validation=1))
     assert index.stat().st_mtime_ns == before
+    assert len(read_index(write_phantoms(tmp_path / "b", PhantomConfig(train=3, validation=1))).of("train")) == 3
     dataset = read_index(index)
     cases = list(load_cases(dataset.cases, dataset.labels, (6.0, 6.0, 6.0)))
     assert all(case.known.all() for case in cases)

@@ -182,6 +182,16 @@ def test_a_description_that_does_not_fit_is_refused(tmp_path: Path, content: Any
         adopt(describe(tmp_path, **content), tmp_path / "out")
 
 
+def test_a_study_to_validate_on_that_was_left_out_keeps_its_reason(studies: Path, tmp_path: Path) -> None:
+    shutil.copytree(studies, tmp_path / "in")
+    rs = tmp_path / "in/s1/RS/rs.dcm"
+    rs.write_bytes(rs.read_bytes()[:700])
+    path = describe(tmp_path, studies="in", validation=["s0", "s1"])
+    (found,) = [study for study in read_index(adopt(path, tmp_path / "out")).left_out if study.fault]
+    assert found.id == "s1"
+    assert found.reason
+
+
 def test_two_drawings_of_one_name_are_refused(tmp_path: Path) -> None:
     study = write_study(tmp_path / "a", "p")
     shutil.copy(study / "RS" / "rs.dcm", study / "RS" / "older.dcm")

@@ -212,6 +212,21 @@ def test_half_precision_steps_are_finite_and_counted(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_what_a_worker_raises_is_not_taken_for_its_end(tmp_path: Path) -> None:
+    class Broken(LineTask):
+        def batch(self, number: int) -> Any:
+            raise RuntimeError("a transform does not fit")
+
+    with pytest.raises(RuntimeError, match="a transform does not fit"):
+        line_trainer(tmp_path, Broken(), workers=1).run()
+
+
+def test_settings_are_compared_before_weights(tmp_path: Path) -> None:
+    line_trainer(tmp_path, ema_decay=None).run()
+    with pytest.raises(ConfigError, match=r"other settings: loop\.ema_decay"):
+        line_trainer(tmp_path, ema_decay=0.9, max_steps=20).resume()
+
+
 def test_groups_have_their_own_rate(tmp_path: Path) -> None:
     class Slow(LineTask):
         def groups(self, network: Any) -> list[dict[str, Any]]:

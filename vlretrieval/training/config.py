@@ -113,7 +113,7 @@ class RetrievalConfig(Strict):
 
 
 def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> RetrievalConfig:
-    """A YAML file or a preset's name -> config; overrides (`loop.seed`) that are not None win.
+    """A YAML file or a preset's name -> config; overrides (`loop.seed`) win, None as YAML's null.
 
     A relative `index` or `pairs` of the file is sought from the file's folder, then from the current one; an
     overriding one from the current folder alone.
@@ -124,8 +124,8 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     path = find_config(source, PRESETS)
     values = read_settings(path)
     for key, value in (overrides or {}).items():
-        if value is not None:
-            put_setting(values, key, Path.cwd() / value if key in ("index", "pairs") else value)
+        local = key in ("index", "pairs") and value is not None
+        put_setting(values, key, Path.cwd() / value if local else value)
     try:
         config = RetrievalConfig.model_validate(values)
     except ValidationError as error:
