@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
 from torch import Tensor
@@ -61,4 +62,4 @@ class StreamingInferer(Inferer):
             cuts=columns(shape, self.parts),
             air=self.cval,
         )
-        return torch.from_numpy(label_grid(blocks, shape))[None].to(image.device)
+        return torch.from_numpy(label_grid(blocks, shape).astype(np.int64))[None].to(image.device)

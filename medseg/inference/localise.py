@@ -52,7 +52,7 @@ class LocalisedSegmenter:
         """Label `volume`; a finding tells where it was searched."""
         with clock.stage("localise"):
             progress(Progress("localise", 0.05, "Looking where the organs are"))
-            region, finding = self._region(volume, max_memory_mb)
+            region, finding = self._region(volume, max_memory_mb, progress)
         raw = self.full(volume, clock, progress, max_memory_mb, within=region)
         return replace(raw, findings=(finding, *raw.findings))
 
@@ -64,11 +64,20 @@ class LocalisedSegmenter:
         """
         return self.full.forecast(volume, max_memory_mb)
 
-    def _region(self, volume: Volume, max_memory_mb: float | None) -> tuple[Region | None, Finding]:
-        quick, full = (one.forecast(volume, max_memory_mb).seconds for one in (self.quick, self.full))
-        if quick > WORTH * full:
+    def _region(
+        self, volume: Volume, max_memory_mb: float | None, progress: ProgressCallback
+    ) -> tuple[Region | None, Finding]:
+        plan = self.quick.forecast(volume, max_memory_mb)
+        # Without the limit: what the other model needs of the whole scan is no matter where only a part is searched.
+        if plan.seconds > WORTH * self.full.forecast(volume).seconds:
             return None, _whole(f"{self.quick.id} would save no time here")
-        region = Region.around(self.quick.rough(volume, self.organs), self.quick.grid_of(volume))
+        found = self.quick.rough(
+            volume,
+            self.organs,
+            plan,
+            lambda share: progress(Progress("localise", 0.05 + 0.03 * share, "Looking where the organs are")),
+        )
+        region = Region.around(found, self.quick.grid_of(volume))
         if region is None:
             return None, _whole(f"{self.quick.id} found none of the organs")
         where = f"Searched only where {self.quick.id} found {_listed(self.organs)}."

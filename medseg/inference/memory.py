@@ -20,7 +20,7 @@ from medseg.errors import ResourceError
 from medseg.imaging.volume import Array, Geometry
 from medseg.inference.backends.measure import noise_tile
 from medseg.inference.streaming import BLOCK_VALUES, Predict, columns, count_visits
-from medseg.inference.windows import Box, Windows, common, shape_of
+from medseg.inference.windows import Box, Windows, common, shape_of, widened
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import model_grid
 from medseg.preprocess.resample import PIECE_VOXELS, grid_like
@@ -31,6 +31,7 @@ MB = 2**20
 _FLOAT = 4
 _PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8)]
 _LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
+USABLE = 0.9  # share of what is free that is planned with where the user sets no limit
 _MIRRORED = 0.5  # share of the mirror images that are computed; a rough figure, for the clock alone
 _RESTORE_VALUES_PER_SECOND = 2.4e8  # logits interpolated and decided; a rough figure, for the clock alone
 
@@ -146,11 +147,14 @@ class Job:
 
     def held(self) -> tuple[int, ...]:
         """Shape of the box whose logits may be held."""
-        return shape_of(self.searched) if self.searched is not None else self.grid.shape
+        return self.grid.shape if self.searched is None else self._windowed(self.searched)
 
     def visited(self) -> tuple[int, ...]:
         """Shape of the box that windows will cover."""
-        return self.held() if self.body is None else shape_of(common(self.body, self.searched))
+        return self.held() if self.body is None else self._windowed(common(self.body, self.searched))
+
+    def _windowed(self, box: Box) -> tuple[int, ...]:
+        return shape_of(widened(box, self.spec.patch_size, self.grid.shape))
 
 
 def forecast(job: Job, tile: TileCost, occupied_mb: float, parts: tuple[int, int] = (1, 1)) -> Forecast:
@@ -202,7 +206,8 @@ def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
     depth = min(spec.patch_size[2], held[2])
     sums = classes * min(i, held[0]) * min(j, held[1]) * depth
     kept = 1 + (1 + spec.overlap_ratio) / classes  # the weights, and what is carried on of one channel
-    blocks = 2 * min(sums, BLOCK_VALUES) + 4 * SLAB_VALUES
+    plane = classes * min(i, held[0]) * min(j, held[1])  # blocks hold one slice at least, and that before it
+    blocks = max(2 * min(sums, BLOCK_VALUES), 4 * plane) + 4 * SLAB_VALUES
     tiles = 2 * batch * math.prod(spec.patch_size)  # images: these and the next
     product = classes * math.prod(spec.patch_size)  # one window's logits, where they come in half precision
     twins = 0 if job.images == 1 else 4 * batch * product  # their sum, one of them, put back, and the mean
@@ -212,22 +217,33 @@ def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
 
 
 def fit(
-    job: Job, tiles: Sequence[TileCost], occupied_mb: float, max_memory_mb: float | None, name: str = "the scan"
+    job: Job,
+    tiles: Sequence[TileCost],
+    occupied_mb: float,
+    max_memory_mb: float | None,
+    name: str = "the scan",
+    free_mb: float = math.inf,
 ) -> Forecast:
     """The forecast of the fastest plan that keeps the limit: of all batches in `tiles`, whole or cut into columns.
 
-    `name` is the scan's, for the error.
+    Args:
+        job: scan and network.
+        tiles: what windows cost.
+        occupied_mb: what the process holds before it starts.
+        max_memory_mb: the user's limit; None keeps to what is free, as far as any plan does.
+        name: of the scan, for the error.
+        free_mb: what the machine has left.
 
     Raises:
-        ResourceError: no plan keeps it.
+        ResourceError: no plan keeps the user's limit.
     """
-    allowed = math.inf if max_memory_mb is None else max_memory_mb
+    allowed = occupied_mb + USABLE * free_mb if max_memory_mb is None else max_memory_mb
     plans = [forecast(job, tile, occupied_mb, parts) for parts in _PARTS for tile in tiles]
+    least = min(plans, key=lambda plan: plan.memory_mb)
     fitting = [plan for plan in plans if plan.memory_mb <= allowed]
-    if not fitting:
-        least = min(plan.memory_mb for plan in plans)
+    if not fitting and max_memory_mb is not None:
         raise ResourceError(
-            f"{name}: needs about {least / 1024:.1f} GB of memory, and {allowed / 1024:.1f} GB are allowed.",
+            f"{name}: needs about {least.memory_mb / 1024:.1f} GB of memory, and {allowed / 1024:.1f} GB are allowed.",
             advice="Allow more, crop the scan, or take a model with larger voxels.",
         )
-    return min(fitting, key=lambda plan: plan.seconds)
+    return min(fitting, key=lambda plan: plan.seconds) if fitting else least

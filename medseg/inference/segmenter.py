@@ -31,6 +31,7 @@ from medseg.results.cleanup import remove_islands
 from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.runtime.provenance import StageClock
+from medseg.runtime.room import free_mb
 
 MARGIN_MM = 30.0  # around a region that another model found: its outlines are rough
 Costs = Callable[[], tuple[TileCost, ...]]
@@ -90,6 +91,7 @@ class NetworkSegmenter:
         self.costs: Costs = costs or self._measure
         self.anatomy: Anatomy | None = card.anatomy
         self.keep_islands = card.keep_islands
+        self.neighbours = 1  # processes that share the machine's memory, this one included
 
     def forecast(self, volume: Volume, max_memory_mb: float | None = None, within: Region | None = None) -> Forecast:
         """Time and peak memory of this scan, and the plan that keeps the limit.
@@ -106,7 +108,7 @@ class NetworkSegmenter:
             searched=None if within is None else within.on(grid, MARGIN_MM),
             body=self._body(volume, grid),
         )
-        return fit(job, costs, occupied_mb, max_memory_mb, volume.name)
+        return fit(job, costs, occupied_mb, max_memory_mb, volume.name, free_mb() / self.neighbours)
 
     def _body(self, volume: Volume, grid: Geometry) -> Box | None:
         """Roughly where windows will lie; None is everywhere."""
@@ -150,10 +152,21 @@ class NetworkSegmenter:
             blocks = self._blocks(prepared, plan, progress, within)
             return restore_blocks(blocks, prepared.grid, prepared.source)
 
-    def rough(self, volume: Volume, organs: Sequence[str]) -> Array:
-        """Where any of `organs` is, bool on the model's own grid; neither cleaned nor checked."""
+    def rough(self, volume: Volume, organs: Sequence[str], plan: Forecast, on_window: Callable[[float], None]) -> Array:
+        """Where any of `organs` is, bool on the model's own grid; neither cleaned nor checked.
+
+        `on_window` gets the share that is done and may raise to cancel.
+        """
         prepared = self._prepare(volume)
-        blocks = predict_blocks(self.predict, prepared.image, self.input, air=prepared.air)
+        blocks = predict_blocks(
+            self.predict,
+            prepared.image,
+            self.input,
+            air=prepared.air,
+            parts=plan.parts,
+            batch=plan.batch,
+            on_window=on_window,
+        )
         return np.isin(label_grid(blocks, prepared.image.shape), [self.labels[name].value for name in organs])
 
     def grid_of(self, volume: Volume) -> Geometry:
@@ -232,6 +245,7 @@ def build_segmenter(package: ModelPackage, options: Options | None = None) -> Se
     options = options or Options()
     predictor = build_predictor(package, options.backend, options.precision)
     segmenter = NetworkSegmenter(predictor, card)
+    segmenter.neighbours = options.neighbours
     segmenter.costs = partial(_remembered, package, segmenter.costs, f"{predictor.backend} {predictor.precision}")
     return segmenter
 

@@ -5,7 +5,8 @@ reaches are held as sums; slices that no later window reaches leave as a `LogitB
 is classes x plane x window, whatever the length of the scan; where that is too much, the plane
 is cut into columns, and windows across a cut are computed for both sides. The blend is that of
 MONAI's `sliding_window_inference` or of nnU-Net (Gaussian weights, sigma 1/8 of the window; what
-differs is the least of them). While the network computes, another thread cuts what it gets next.
+differs is the least of them), or constant, which is MONAI's default. While the network computes,
+another thread cuts what it gets next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from medseg.imaging.volume import Array
-from medseg.inference.windows import AIR, Start, Windows, cut, gaussian_weights
+from medseg.inference.windows import AIR, Start, Windows, cut
 from medseg.preprocess.blocks import LogitBlock
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ def stream_logits(
     shape = image.shape[1:]
     cuts = columns(shape) if cuts is None else cuts
     total, done = count_visits(windows, shape, cuts), 0
-    weights = gaussian_weights(windows.size, floor=windows.floor)
+    weights = windows.weights()
     for column in cuts:
         area = column.voxels(shape)
         sums = _Sums(column, area, shape, windows.size)
@@ -117,13 +118,33 @@ def stream_logits(
 def _compute(
     step: _Step, sums: _Sums, predictor: Predict, refine: Refine | None, windows: Windows, weights: Tensor
 ) -> None:
-    """A step's windows through the network and into the sums; their logits are gone before the next ones come."""
-    tiles = torch.from_numpy(np.stack(step.tiles))
-    logits = predictor(tiles)
-    if refine is not None:
-        logits = refine(tiles, logits, torch.stack([windows.shares(start) for start in step.starts]))
+    """A step's windows through the network and into the sums; their logits are gone before the next ones come.
+
+    A GPU that another program has filled meanwhile gets them in smaller portions.
+    """
+    logits = _logits(step, predictor, refine, windows)
+    if logits is None:
+        half = len(step.tiles) // 2
+        for part in (slice(half), slice(half, None)):
+            portion = replace(step, starts=step.starts[part], tiles=step.tiles[part])
+            _compute(portion, sums, predictor, refine, windows, weights)
+        return
     for out, start in zip(logits, step.starts, strict=True):
         sums.add(out, weights, start)
+
+
+def _logits(step: _Step, predictor: Predict, refine: Refine | None, windows: Windows) -> Tensor | None:
+    """None where they are too many for the GPU's memory."""
+    try:
+        tiles = torch.from_numpy(np.stack(step.tiles))
+        logits = predictor(tiles)
+        if refine is None:
+            return logits
+        return refine(tiles, logits, torch.stack([windows.shares(start) for start in step.starts]))
+    except torch.OutOfMemoryError:
+        if len(step.tiles) == 1:
+            raise
+        return None
 
 
 def _steps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medseg.imaging.volume import Array
-from medseg.models.card import InputSpec
+from medseg.models.card import Blend, InputSpec
 
 AIR = -1.0  # the normalised value of air; what lies beyond the scan is air
 MARGIN = 8  # voxels of air around the body that the network still sees
@@ -32,11 +32,13 @@ class Windows:
         size: voxels of one window.
         starts: per axis, where windows begin; negative where the image is smaller than a window.
         floor: the least that a window's voxel counts in the blend, of 1 in its middle.
+        blend: whether the middle of a window counts more than its rim, or all of it alike.
     """
 
     size: tuple[int, int, int]
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     floor: float = MONAI_FLOOR
+    blend: Blend = "gaussian"
 
     @classmethod
     def over(cls, shape: Sequence[int], size: Sequence[int], overlap: float) -> Windows:
@@ -58,7 +60,7 @@ class Windows:
         """Windows over `shape` as a model's card wants them; networks from nnU-Net are blended as there."""
         if spec.spread is not None:
             return cls.spread(shape, spec.patch_size, spec.overlap_ratio, spec.spread)
-        windows = cls.over(shape, spec.patch_size, spec.overlap_ratio)
+        windows = replace(cls.over(shape, spec.patch_size, spec.overlap_ratio), blend=spec.blend)
         return replace(windows, floor=NNUNET_FLOOR) if spec.intensity.startswith("nnunet") else windows
 
     def __len__(self) -> int:
@@ -70,18 +72,23 @@ class Windows:
         columns = [j for j in self.starts[1] if j < j_range.stop and j + self.size[1] > j_range.start]
         return [(i, j, k) for i, j in product(rows, columns)]
 
+    def weights(self) -> Tensor:
+        """How much each voxel of a window counts in the blend: float32 [*size]."""
+        return torch.ones(self.size) if self.blend == "constant" else gaussian_weights(self.size, floor=self.floor)
+
     def shares(self, start: Start) -> Tensor:
         """How much the window at `start` counts in the blend, of 1: float32 [*size].
 
         Without the floor of the weights, so that they are a product of one along each axis.
         """
-        own = [_share(at, starts, side) for at, starts, side in zip(start, self.starts, self.size, strict=True)]
+        bell = _flat if self.blend == "constant" else _bell
+        own = [_share(at, starts, side, bell) for at, starts, side in zip(start, self.starts, self.size, strict=True)]
         return own[0][:, None, None] * own[1][:, None] * own[2]
 
 
-def _share(start: int, starts: Sequence[int], side: int) -> Tensor:
+def _share(start: int, starts: Sequence[int], side: int, bell: Callable[[int, int], Tensor]) -> Tensor:
     """The same along one axis."""
-    bells = {at: _bell(side, at - start) for at in starts if abs(at - start) < side}
+    bells = {at: bell(side, at - start) for at in starts if abs(at - start) < side}
     return bells[start] / torch.stack(list(bells.values())).sum(dim=0)
 
 
@@ -90,6 +97,12 @@ def _bell(side: int, shift: int = 0, sigma: float = 1 / 8) -> Tensor:
     along = torch.arange(side) - shift
     bell = torch.exp((along - (side - 1) / 2) ** 2 / (-2 * (side * sigma) ** 2))
     return bell * ((along >= 0) & (along < side))
+
+
+def _flat(side: int, shift: int = 0) -> Tensor:
+    """As `_bell`, where all of a window counts alike."""
+    along = torch.arange(side) - shift
+    return ((along >= 0) & (along < side)).float()
 
 
 def _starts(length: int, side: int, step: int) -> tuple[int, ...]:
@@ -150,6 +163,19 @@ def common(body: Box, within: Box | None) -> Box:
         return body
     i, j, k = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(body, within, strict=True))
     return (i, j, k) if all(side.start < side.stop for side in (i, j, k)) else body
+
+
+def widened(box: Box, least: Sequence[int], shape: Sequence[int]) -> Box:
+    """The box with sides of `least` voxels, where an image of `shape` has them: windows see the scan, not a filling."""
+    i, j, k = (_wide(side, min(want, n), n) for side, want, n in zip(box, least, shape, strict=True))
+    return i, j, k
+
+
+def _wide(side: slice, want: int, length: int) -> slice:
+    size = max(want, side.stop - side.start)
+    start = max(0, side.start - (size - (side.stop - side.start)) // 2)
+    start = min(start, length - size)
+    return slice(start, start + size)
 
 
 def shape_of(box: Box) -> tuple[int, ...]:

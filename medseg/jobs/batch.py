@@ -161,8 +161,8 @@ class _Batch:
         options: Options,
     ) -> None:
         self.manifest, self.tasks, self.progress, self.work = manifest, tasks, progress, work
-        self.options = options
         self.lanes = min(workers, len(tasks))
+        self.options = replace(options, neighbours=max(1, self.lanes))
         self.stop = threading.Event()
         self._lock = threading.Lock()
         self._waiting: deque[_Task] = deque()

@@ -26,6 +26,9 @@ class NetworkSpec(_Strict):
     options: dict[str, Any]
 
 
+Blend = Literal["gaussian", "constant"]
+
+
 class InputSpec(_Strict):
     """What the network wants to see: RAS order, spacing, HU window, window size.
 
@@ -35,6 +38,7 @@ class InputSpec(_Strict):
     `intensity`: how HU become its input; see `preprocess.prepare`.
     `spread`: directions such as LPS along which nnU-Net counts its evenly spread windows, where its layout is wanted
     over the whole scan; None lays them as MONAI does, where the body is.
+    `blend`: a voxel in several windows believes those more in whose middle it lies, or all alike.
     `beyond`: what lies beyond the scan where a window leaves it, in the network's input units; -1 is air in a window.
     """
 
@@ -42,6 +46,7 @@ class InputSpec(_Strict):
     window_hu: tuple[float, float]
     patch_size: tuple[Voxels, Voxels, Voxels]
     overlap_ratio: float = Field(ge=0, lt=1)
+    blend: Blend = "gaussian"
     mirror_average: bool = False
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     intensity: Intensity = "window"

@@ -43,8 +43,8 @@ def whole(logits: Array) -> LogitBlock:
 
 
 def label_grid(blocks: Iterable[LogitBlock], shape: tuple[int, ...]) -> Array:
-    """The label with the largest logit at every voxel of the model's grid; int64."""
-    labels = np.zeros(shape, dtype=np.int64)
+    """The label with the largest logit at every voxel of the model's grid; uint8, at most 256 classes."""
+    labels = np.zeros(shape, dtype=np.uint8)
     for block in blocks:
         labels[block.place] = block.logits.argmax(axis=0)
     return labels

@@ -103,14 +103,15 @@ def _cell(position: Array, size: int) -> Array:
 
 
 def _slabs(low: Iterable[int], high: Iterable[int], values: int) -> Iterator[Box]:
-    """The box from `low` to `high`, cut along k so that a slab holds `values` voxels or one slice."""
+    """The box from `low` to `high` in slabs of `values` voxels: cut along k, and along j where a slice is too large."""
     i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    area = (i.stop - i.start) * (j.stop - j.start)
-    if area <= 0:
+    row, columns = i.stop - i.start, j.stop - j.start
+    if row <= 0 or columns <= 0:
         return
-    step = max(1, values // area)
-    for start in range(k.start, k.stop, step):
-        yield i, j, slice(start, min(start + step, k.stop))
+    wide = min(columns, max(1, values // row))
+    deep = max(1, values // (row * wide))
+    for start, first in product(range(k.start, k.stop, deep), range(j.start, j.stop, wide)):
+        yield i, slice(first, min(first + wide, j.stop)), slice(start, min(start + deep, k.stop))
 
 
 class _Parallel:
@@ -127,20 +128,25 @@ class _Parallel:
         low, high = zip(*ends, strict=True)
         for slab in _slabs(low, high, SLAB_VALUES // len(block.logits)):
             out = block.logits
+            ways = [self._along(axis, size, block.start[axis], slab[axis]) for axis, size in enumerate(out.shape[1:])]
+            out = out[(slice(None), *(used for _, used in ways))]  # a view, and no more than the slab needs
             for axis in (2, 1, 0):
-                out = self._along(axis, out, block.start[axis], slab[axis])
+                weights = ways[axis][0]
+                if weights is not None:
+                    out = np.moveaxis(np.tensordot(weights, out, axes=(1, axis + 1)), 0, axis + 1)
             yield slab, out, np.ones(1, dtype=bool)
 
-    def _along(self, axis: int, logits: Array, start: int, side: slice) -> Array:
-        first = start + np.arange(logits.shape[axis + 1])
+    def _along(self, axis: int, size: int, start: int, side: slice) -> tuple[Array | None, slice]:
+        """Weights [voxels of the slab, voxels of the block that they need], and which these are.
+
+        None where the grids' voxels coincide: nothing to interpolate.
+        """
+        first = start + np.arange(size)
         at = np.clip(self.positions[axis][side], first[0], first[-1])
         weights = np.maximum(0.0, 1.0 - np.abs(first - at[:, None])).astype(np.float32)
         nonzero = np.flatnonzero(weights.any(axis=0))
         used = slice(int(nonzero[0]), int(nonzero[-1]) + 1)
-        needed = logits[(slice(None),) * (axis + 1) + (used,)]  # a view: these may be large
-        if np.array_equal(at, first[used]):  # the grids' voxels coincide: nothing to interpolate
-            return needed
-        return np.moveaxis(np.tensordot(weights[:, used], needed, axes=(1, axis + 1)), 0, axis + 1)
+        return None if np.array_equal(at, first[used]) else weights[:, used], used
 
 
 class _Turned:

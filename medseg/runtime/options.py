@@ -20,10 +20,11 @@ class Options:
     Attributes:
         backend: 'torch', 'onnxruntime', 'tensorrt', 'openvino', or 'auto'; $MEDSEG_BACKEND where nothing is asked.
         precision: 'fp32', 'bf16', 'fp16', 'int8', or 'auto'.
-        max_memory_mb: what the process may take at most, in MiB; None sets no limit.
+        max_memory_mb: what the process may take at most, in MiB; None keeps to what is free, as far as that goes.
         localiser: name or folder of a quick model that finds where the organs are, so that the other one works only
             there; None works on the whole body.
         accept: the user's reason to go on with what is no CT or holds no Hounsfield units; '' refuses it.
+        neighbours: processes that compute at the same time and share what is free, this one included.
     """
 
     backend: str = field(default_factory=lambda: os.environ.get("MEDSEG_BACKEND", AUTO))
@@ -31,6 +32,7 @@ class Options:
     max_memory_mb: float | None = None
     localiser: str | None = None
     accept: str = ""
+    neighbours: int = 1
 
     @property
     def way(self) -> str:

@@ -10,10 +10,10 @@ import pytest
 from torch import Tensor
 
 import medseg
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, ResourceError
 from medseg.imaging.volume import Geometry, Volume
 from medseg.inference.localise import LocalisedSegmenter
-from medseg.inference.memory import TileCost
+from medseg.inference.memory import Forecast, TileCost
 from medseg.inference.region import Region, body_region
 from medseg.inference.segmenter import NetworkSegmenter, build_segmenter
 from medseg.inference.warm import warm_segmenter
@@ -90,6 +90,24 @@ def test_a_localiser_that_saves_nothing_is_not_asked(tmp_path: Path) -> None:
     assert not asked
     assert "would save no time" in raw.findings[0].message
     assert raw.label_map.labels.any()
+
+
+def test_a_limit_that_the_whole_scan_would_break_is_kept_by_a_part_of_it(tmp_path: Path) -> None:
+    quick, full = model(tmp_path, 8, 0.001), model(tmp_path, 1.5, 1.0)
+    volume = in_a_long_scan()
+    shares: list[float] = []
+    foretold = full.forecast
+
+    def tight(volume: Volume, limit: float | None = None, within: Region | None = None) -> Forecast:
+        if limit is not None and within is None:
+            raise ResourceError("the whole scan does not fit")
+        return foretold(volume, limit, within)
+
+    full.forecast = tight  # type: ignore[method-assign]
+    raw = LocalisedSegmenter(quick, full)(volume, StageClock(), lambda p: shares.append(p.fraction), 1e6)
+    assert raw.findings[0].code == "localised"
+    assert shares == sorted(shares)
+    assert sum(0.05 <= share < 0.08 for share in shares) > 2
 
 
 def test_models_without_a_common_organ_or_a_network_are_no_pair(tmp_path: Path) -> None:

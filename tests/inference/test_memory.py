@@ -6,6 +6,7 @@ import mmap
 import tracemalloc
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from medseg.imaging.volume import Geometry, Volume
 from medseg.inference.memory import Job, TileCost, fit, forecast, measure_tiles, occupied_by, prepare_bytes, resident_mb
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import prepare
+from medseg.runtime.room import free_mb
 
 SPEC = InputSpec(spacing_mm=(1.5, 1.5, 1.5), window_hu=(-300, 900), patch_size=(64, 64, 64), overlap_ratio=0.3)
 TILE = TileCost(seconds=0.5, memory_mb=200.0)
@@ -42,6 +44,23 @@ def test_the_plane_is_cut_to_keep_a_limit() -> None:
     assert free.memory_mb > 2000 >= tight.memory_mb
     assert tight.parts > (1, 1)
     assert tight.seconds > free.seconds
+
+
+def test_without_a_limit_what_is_free_decides_and_nothing_is_refused() -> None:
+    scan = Job(grid(512, 512, 300), SPEC, 117)
+    roomy, tight, none = (fit(scan, [TILE], 500, None, free_mb=free) for free in (64_000, 2000, 10))
+    assert roomy.parts == (1, 1)
+    assert roomy.memory_mb > 2500 >= tight.memory_mb
+    assert none.memory_mb == min(forecast(scan, TILE, 500, (n, n)).memory_mb for n in range(1, 9))
+    assert 0 < free_mb() <= psutil.virtual_memory().total / 2**20
+
+
+def test_a_region_smaller_than_a_window_is_forecast_as_one() -> None:
+    scan = grid(256, 256, 200)
+    small = Job(scan, SPEC, 117, searched=(slice(0, 4), slice(0, 4), slice(0, 4)))
+    window = Job(scan, SPEC, 117, searched=tuple(slice(0, n) for n in SPEC.patch_size))  # type: ignore[arg-type]
+    assert small.held() == window.held()
+    assert forecast(small, TILE, 500) == forecast(window, TILE, 500)
 
 
 def test_a_limit_that_no_plan_keeps_is_refused_with_both_figures() -> None:

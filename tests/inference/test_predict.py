@@ -17,7 +17,7 @@ from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.streaming import Predict
 from medseg.inference.twins import Twin, mean_of_twins
-from medseg.inference.windows import AIR, Windows
+from medseg.inference.windows import AIR, Windows, widened
 from medseg.models.card import InputSpec
 from tests.inference.whole import gather
 
@@ -63,6 +63,41 @@ def test_windows_are_counted_before_they_run(shape: tuple[int, int, int], overla
     assert len(network.shapes) == len(Windows.over(shape, (8, 8, 6), overlap))
     assert set(network.shapes) == {(1, 1, 8, 8, 6)}
     np.testing.assert_allclose(shares, np.arange(1, len(shares) + 1) / len(shares))
+
+
+@pytest.mark.parametrize("within", [None, (slice(9, 12), slice(0, 2), slice(20, 24))])
+def test_windows_are_filled_with_the_scan_before_anything_else(within: Any) -> None:
+    """A body or a region smaller than a window once stood in a wall of what lies beyond the scan."""
+    image = np.full((24, 20, 30), -1.0, np.float32)
+    image[9:12, 8:11, 14:17] = 1.0
+    seen: list[Tensor] = []
+
+    def network(tiles: Tensor) -> Tensor:
+        seen.append(tiles)
+        return torch.cat([-tiles, tiles], dim=1)
+
+    spec = InputSpec(
+        spacing_mm=(1, 1, 1), window_hu=(-300, 900), patch_size=(16, 20, 16), overlap_ratio=0.3, beyond=5.0
+    )
+    blocks = list(predict_blocks(network, image, spec, within=within))
+    assert sum(float((tile == 5.0).sum()) for tile in seen) == 0
+    assert blocks
+    if within is None:
+        assert seen
+
+
+@pytest.mark.parametrize(
+    ("side", "least", "length", "wide"),
+    [
+        (slice(4, 8), 3, 20, slice(4, 8)),
+        (slice(4, 8), 10, 20, slice(1, 11)),
+        (slice(0, 2), 10, 20, slice(0, 10)),
+        (slice(18, 20), 10, 20, slice(10, 20)),
+        (slice(2, 4), 30, 20, slice(0, 20)),
+    ],
+)
+def test_a_box_is_widened_within_the_scan(side: slice, least: int, length: int, wide: slice) -> None:
+    assert widened((side,) * 3, (least,) * 3, (length,) * 3) == (wide,) * 3
 
 
 @pytest.mark.parametrize("shape", [(20, 17, 9), (4, 5, 3), (8, 8, 8), (1, 12, 30)])

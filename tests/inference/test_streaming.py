@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,43 @@ def test_the_logits_are_those_of_monai(shape: tuple[int, int, int], overlap: flo
     net, image = network(), scan(shape)
     blocks = streamed(net, image, Windows.over(shape, (8, 9, 8), overlap))
     np.testing.assert_allclose(gather(blocks, shape), by_monai(net, image, (8, 9, 8), overlap), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_windows_that_count_alike_are_monais_default(shape: tuple[int, int, int]) -> None:
+    net, image = network(), scan(shape)
+    windows = replace(Windows.over(shape, (8, 9, 8), 0.4), blend="constant")
+    with torch.no_grad():
+        theirs = sliding_window_inference(
+            torch.from_numpy(image)[None, None], (8, 9, 8), 1, net, overlap=0.4, cval=-1.0
+        )
+    assert isinstance(theirs, Tensor)
+    np.testing.assert_allclose(gather(streamed(net, image, windows), shape), theirs[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_gpu_without_room_gets_smaller_portions() -> None:
+    net, image, sizes = network(), scan((20, 17, 41)), []
+
+    def crowded(tiles: Tensor) -> Tensor:
+        sizes.append(len(tiles))
+        if len(tiles) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return net(tiles)
+
+    windows = Windows.over(image.shape, (8, 9, 8), 0.4)
+    with torch.no_grad():
+        found = gather(stream_logits(crowded, image[None], windows, batch=8), image.shape)
+    np.testing.assert_allclose(found, gather(streamed(net, image, windows), image.shape), rtol=1e-5, atol=1e-6)
+    assert {2, 8} <= set(sizes)
+
+
+def test_one_window_that_does_not_fit_is_an_error() -> None:
+    def full(tiles: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    image = scan((20, 17, 41))
+    with pytest.raises(torch.OutOfMemoryError):
+        list(stream_logits(full, image[None], Windows.over(image.shape, (8, 9, 8), 0.4), batch=4))
 
 
 def test_the_weights_of_a_window_are_those_of_monai() -> None:

@@ -110,7 +110,11 @@ def test_slabs_fill_a_box_and_the_memory_that_they_may() -> None:
     assert [slab[:2] for slab in slabs] == [(slice(1, 5), slice(2, 9))] * 6
     assert [(k.start, k.stop) for _, _, k in slabs] == [(3, 6), (6, 9), (9, 12), (12, 15), (15, 18), (18, 20)]
     assert [k for _, _, k in way_back._slabs((0, 0, 0), (1, 1, 3), 2)] == [slice(0, 2), slice(2, 3)]
-    assert len(list(way_back._slabs((0, 0, 0), (9, 9, 3), 2))) == 3
+    cut = list(way_back._slabs((0, 0, 0), (9, 9, 3), 40))  # a slice is larger: cut along j, too
+    assert [(j.start, j.stop, k.start) for _, j, k in cut] == [
+        (a, min(a + 4, 9), k) for k in range(3) for a in (0, 4, 8)
+    ]
+    assert len(list(way_back._slabs((0, 0, 0), (9, 9, 3), 2))) == 27
     assert list(way_back._slabs((0, 4, 0), (9, 4, 3), 2)) == []
 
 

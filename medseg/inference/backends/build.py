@@ -9,7 +9,7 @@ from typing import Any
 from medseg.errors import ConfigError, ModelError
 from medseg.inference.backends.choice import Choice, recall_choice, remember_choice
 from medseg.inference.backends.machine import machine_facts
-from medseg.inference.backends.measure import TOLERANCE, compare, noise_tile
+from medseg.inference.backends.measure import OUT_OF_MEMORY, TOLERANCE, compare, noise_tile
 from medseg.inference.backends.onnxruntime_backend import build_onnxruntime
 from medseg.inference.backends.openvino_backend import build_openvino
 from medseg.inference.backends.predictor import ONNX_FP32, Candidate, Predictor, native_bf16, patch_of
@@ -86,7 +86,8 @@ def _measure(package: ModelPackage, candidates: list[Candidate], facts: dict[str
         raise ModelError(f"Model {package.card.id} runs on no backend here ({why}).", advice="")
     best = min(candidates, key=lambda one: seconds.get(str(one), float("inf")))
     choice = Choice(best.backend, best.precision, seconds, refused)
-    remember_choice(facts, choice)
+    if OUT_OF_MEMORY not in refused.values():  # another day it may have room
+        remember_choice(facts, choice)
     return choice
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class OpenVinoPredictor:
         self.precision = "int8" if precision == "int8" else _true_precision(compiled)
         self._compiled = compiled
         self._channels = int(compiled.output(0).shape[1])
-        self._request = compiled.create_infer_request()
+        self._request, self._turn = compiled.create_infer_request(), Lock()
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """See `Predictor`."""
@@ -81,9 +82,10 @@ class OpenVinoPredictor:
 
     def _infer(self, tile: Tensor, out: Tensor) -> None:
         # Both are OpenVINO's for the length of the call: nothing is copied.
-        self._request.set_input_tensor(self._openvino.Tensor(tile.numpy(), shared_memory=True))
-        self._request.set_output_tensor(self._openvino.Tensor(out.numpy(), shared_memory=True))
-        self._request.infer()
+        with self._turn:
+            self._request.set_input_tensor(self._openvino.Tensor(tile.numpy(), shared_memory=True))
+            self._request.set_output_tensor(self._openvino.Tensor(out.numpy(), shared_memory=True))
+            self._request.infer()
 
 
 def _compile(openvino: Any, source: nn.Module | Path | bytes, patch: Shape, precision: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from medseg.errors import ModelImportError
+from medseg.models.card import Blend
 from medseg.preprocess.intensity import Intensity
 from medseg.preprocess.prepare import AIR_HU, METAL_HU
 
@@ -63,6 +64,7 @@ class ForeignModel:
         around: options of `Adapted` other than scale and shift.
         scale: what becomes of HU.
         spacing_mm, patch_size: in RAS order.
+        blend: how overlapping windows share a voxel.
         facts: provenance for the card.
         spread: directions of nnU-Net's own window layout; None for ours.
         mirror_axes: in RAS order, along which every combination of a window's mirror images counts.
@@ -79,6 +81,7 @@ class ForeignModel:
     spacing_mm: Triple
     patch_size: tuple[int, int, int]
     overlap_ratio: float
+    blend: Blend = "gaussian"
     count: int = 1
     around: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +102,11 @@ class ForeignModel:
             "shift": shift,
             **self.around,
         }
+
+
+def is_orientation(codes: str) -> bool:
+    """Whether three letters name an axis of the body each, such as RAS or LPI."""
+    return sorted(_AXIS.get(letter, -1) for letter in codes) == [0, 1, 2]
 
 
 def in_ras(values: Sequence[Any], codes: str) -> tuple[Any, Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from medseg.errors import ModelImportError
@@ -35,10 +36,16 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
         network="Merged",
         options={"parts": [_part(model, window) for model in models], "channels": channels},
         weights=weights,
-        scale=type(first.scale)(window_hu=window, intensity=first.scale.intensity),
+        # Beyond the scan each part would see its own zero; together they see the mean of these.
+        scale=type(first.scale)(
+            window_hu=window,
+            offset=fmean(m.scale.offset / m.scale.factor for m in models),
+            intensity=first.scale.intensity,
+        ),
         spacing_mm=first.spacing_mm,
         patch_size=first.patch_size,
         overlap_ratio=first.overlap_ratio,
+        blend=first.blend,
         spread=first.spread,
         mirror_axes=first.mirror_axes,
         facts={"parts": [dict(model.facts) for model in models]},
@@ -50,7 +57,7 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
 
 def _same_grid(first: ForeignModel, other: ForeignModel) -> None:
     def grid(model: ForeignModel) -> tuple[object, ...]:
-        windows = model.patch_size, model.overlap_ratio, model.spread, model.mirror_axes
+        windows = model.patch_size, model.overlap_ratio, model.blend, model.spread, model.mirror_axes
         return model.tool, model.scale.intensity, model.spacing_mm, *windows
 
     if grid(first) != grid(other):

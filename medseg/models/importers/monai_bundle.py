@@ -9,7 +9,8 @@ from typing import Any
 
 from medseg.errors import ModelImportError
 from medseg.imaging.emit import sha256_file
-from medseg.models.importers.foreign import ForeignModel, in_ras, organ_names
+from medseg.models.card import Blend
+from medseg.models.importers.foreign import ForeignModel, in_ras, is_orientation, organ_names
 from medseg.models.importers.monai_config import BundleConfig, target
 from medseg.models.importers.monai_transforms import KNOWN, Seen, read_postprocessing, read_preprocessing
 from medseg.models.importers.nnunet_plans import read_json
@@ -23,6 +24,9 @@ _INFERERS = {"SlidingWindowInferer", "SlidingWindowInfererAdapt"}
 _ADVICE = "Only bundles that segment one CT with a standard network and a sliding window can be taken over."
 
 
+_FAULTS = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
+
 def read_bundle(folder: Path, *, orientation: str | None = None) -> ForeignModel:
     """Read a MONAI bundle.
 
@@ -33,6 +37,14 @@ def read_bundle(folder: Path, *, orientation: str | None = None) -> ForeignModel
     Raises:
         ModelImportError: a file that is missing, hostile or not understood; it is named.
     """
+    try:
+        return _bundle(folder, orientation)
+    except _FAULTS as error:
+        reason = f"is not written as MONAI writes bundles ({type(error).__name__}: {error})."
+        raise ModelImportError(_config(folder), reason, advice=_ADVICE) from error
+
+
+def _bundle(folder: Path, orientation: str | None) -> ForeignModel:
     metadata = read_json(folder / METADATA)
     config = BundleConfig(_config(folder), {*KNOWN, *_INFERERS, *MONAI_NETWORKS})
     name, options = _network(config)
@@ -41,7 +53,7 @@ def read_bundle(folder: Path, *, orientation: str | None = None) -> ForeignModel
     organs = _organs(metadata, folder / METADATA)
     _check_channels(config, options, organs, head)
     codes = _codes(seen, orientation, config)
-    patch, overlap = _window(config)
+    patch, overlap, blend = _window(config)
     if seen.spacing is None:
         raise ModelImportError(config.path, "has no Spacingd: the network's grid is unknown.", advice=_ADVICE)
     tensors = pick_tensors(read_checkpoint(folder / WEIGHTS), folder / WEIGHTS, ("model", "state_dict", "net"))
@@ -56,6 +68,7 @@ def read_bundle(folder: Path, *, orientation: str | None = None) -> ForeignModel
         spacing_mm=in_ras(seen.spacing, codes),
         patch_size=in_ras(patch, codes),
         overlap_ratio=overlap,
+        blend=blend,
         around={"orientation": codes, "head": head},
         facts=_facts(folder, metadata),
         remarks=(*seen.remarks, *remarks),
@@ -118,10 +131,12 @@ def _codes(seen: Seen, told: str | None, config: BundleConfig) -> str:
     if not codes:
         reason = "has no Orientationd: the axes that the network saw are unknown."
         raise ModelImportError(config.path, reason, advice="Tell them, e.g. --orientation RAS.")
+    if not is_orientation(codes):
+        raise ModelImportError(config.path, f"{codes} names no three axes of the body.", advice="Write them as RAS.")
     return codes
 
 
-def _window(config: BundleConfig) -> tuple[tuple[int, int, int], float]:
+def _window(config: BundleConfig) -> tuple[tuple[int, int, int], float, Blend]:
     node = config.section("inferer")
     _expect_used(config)
     if target(node) not in _INFERERS:
@@ -133,7 +148,19 @@ def _window(config: BundleConfig) -> tuple[tuple[int, int, int], float]:
         raise ModelImportError(config.path, f"its inferer is not understood ({error}).", advice=_ADVICE) from error
     if min(i, j, k) < 1:
         raise ModelImportError(config.path, "its window takes a whole axis, whatever its length.", advice=_ADVICE)
-    return (i, j, k), overlap
+    return (i, j, k), overlap, _blend(config, node)
+
+
+def _blend(config: BundleConfig, node: Mapping[str, Any]) -> Blend:
+    """Of overlapping windows; whatever else would change their voxels is refused."""
+    usual = {"padding_mode": "constant", "cval": 0.0, "sigma_scale": 0.125}
+    told = {key: config.literal(node[key], f"inferer.{key}") for key in usual if key in node}
+    strange = [f"{key} {value}" for key, value in told.items() if value != usual[key]]
+    mode = config.literal(node.get("mode", "constant"), "inferer.mode")
+    if strange or mode not in ("constant", "gaussian"):
+        reason = f"its inferer has {', '.join(strange) or f'mode {mode}'}."
+        raise ModelImportError(config.path, reason, advice="Only MONAI's default padding and weights are supported.")
+    return "gaussian" if mode == "gaussian" else "constant"
 
 
 def _expect_used(config: BundleConfig) -> None:

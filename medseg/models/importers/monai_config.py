@@ -72,7 +72,7 @@ class BundleConfig:
             ModelImportError: it refers to nothing, to itself, or is an expression.
         """
         for _ in range(20):
-            if not isinstance(node, str) or node[:1] not in "$%@":
+            if not isinstance(node, str) or node[:1] not in ("$", "%", "@"):
                 return node
             if node[0] != "@":
                 raise ModelImportError(self.path, f"{place} is an expression: {node}.", advice=_ADVICE)

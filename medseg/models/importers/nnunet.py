@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
-from medseg.errors import ModelImportError
+from medseg.errors import ConfigError, ModelImportError
 from medseg.imaging.emit import sha256_file
-from medseg.models.importers.foreign import ForeignModel, in_ras, in_ras_axes
+from medseg.models.importers.foreign import ForeignModel, in_ras, in_ras_axes, is_orientation
 from medseg.models.importers.nnunet_plans import architecture, configuration, labels, read_json, scale
 from medseg.models.importers.weights import pick_tensors, read_checkpoint, without_prefix
 
@@ -160,6 +160,8 @@ def _orientation(plans: Mapping[str, Any], told: str | None) -> tuple[str, bool]
     """Orientation of the arrays as files were read, i j k, and whether that is certain."""
     if plans.get("image_reader_writer") == "NibabelIOWithReorient":
         return "RAS", True
+    if told and not is_orientation(told.upper()):
+        raise ConfigError(f"--orientation {told} names no three axes of the body.", advice="Write them as RAS or LPS.")
     return (told.upper(), True) if told else ("LPS", False)
 
 

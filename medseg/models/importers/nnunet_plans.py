@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelImportError(path, "is missing.", advice="Copy the whole model folder.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelImportError(path, f"is no readable JSON ({error}).", advice="Copy the folder again.") from error
     if not isinstance(content, dict):
         raise ModelImportError(path, "holds no JSON object.", advice="Copy the folder again.")

@@ -88,6 +88,7 @@ def _input(model: ForeignModel) -> InputSpec:
         window_hu=model.scale.window_hu,
         patch_size=model.patch_size,
         overlap_ratio=model.overlap_ratio,
+        blend=model.blend,
         intensity=model.scale.intensity,
         beyond=model.scale.beyond,
         spread=model.spread,

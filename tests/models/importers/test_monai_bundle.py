@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from monai import transforms
+from monai.inferers.inferer import SlidingWindowInferer
 from monai.networks import nets
 from safetensors.torch import load_file
 
+from medseg.api import segment
 from medseg.errors import ModelImportError
+from medseg.imaging.volume import Geometry, Volume
 from medseg.models.importers.monai_bundle import read_bundle
 from medseg.models.importers.run import import_models
 from medseg.models.store import WEIGHTS, load_model
 from medseg.networks.catalogue import build_network
 from medseg.preprocess.intensity import normalise, standardise, statistics
+from medseg.runtime.options import Options
 from tests.models.importers.foreign_folders import UNET, bundle_config, metadata, planted_state, write_bundle
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -59,6 +63,10 @@ def theirs(definition: dict[str, Any]) -> torch.nn.Module:
 def bundle(folder: Path, definition: dict[str, Any] = UNET, *, yaml: bool = False, **changes: Any) -> Path:
     weights = theirs(definition).state_dict()
     return write_bundle(folder, bundle_config(definition, **changes), weights, yaml=yaml)
+
+
+def _inferer(**changes: Any) -> dict[str, Any]:
+    return {"inferer": bundle_config()["inferer"] | changes}
 
 
 def ours(package_folder: Path) -> torch.nn.Module:
@@ -111,6 +119,35 @@ def test_yaml_and_other_axes(tmp_path: Path) -> None:
     model = read_bundle(bundle(tmp_path / "bundle", yaml=True, preprocessing=config["preprocessing"]))
     assert model.around["orientation"] == "SLP"
     assert model.spacing_mm == (3.0, 5.0, 4.0)
+
+
+@pytest.mark.parametrize(("mode", "blend"), [({}, "constant"), ({"mode": "gaussian"}, "gaussian")])
+def test_the_mask_is_monais(mode: dict[str, str], blend: str, tmp_path: Path) -> None:
+    folder = import_models([bundle(tmp_path / "bundle", **_inferer(**mode))], tmp_path / "shelf", "planted")
+    card = load_model(folder).card
+    assert card.input is not None
+    assert card.input.blend == blend
+    hu = np.random.default_rng(1).normal(40, 120, (24, 20, 36)).astype(np.float32)
+    volume = Volume(hu, Geometry((24, 20, 36), np.diag([4.0, 3.0, 5.0, 1.0])), name="noise")
+    mask = segment(volume, model=str(folder), options=Options("torch", "fp32")).mask
+    scaled = transforms.ScaleIntensityRange(-57, 164, 0.0, 1.0, clip=True)(torch.from_numpy(hu)[None, None])
+    inferer = SlidingWindowInferer((16, 16, 16), 1, 0.5, **mode)
+    with torch.inference_mode():
+        expected = inferer(torch.as_tensor(scaled), theirs(UNET)).argmax(1)[0].numpy()
+    assert len(np.unique(expected)) > 1
+    assert (mask == expected).mean() > 0.9999
+
+
+def test_axes_that_are_none_are_refused(tmp_path: Path) -> None:
+    config = bundle_config()
+    for codes in ("RAX", ["R", "A", "S"]):
+        config["preprocessing"]["transforms"][2]["axcodes"] = codes
+        folder = bundle(tmp_path / f"bundle{len(codes)}{codes[0]}{codes[-1]}", preprocessing=config["preprocessing"])
+        with pytest.raises(ModelImportError, match=r"inference\.json"):
+            read_bundle(folder)
+    del config["preprocessing"]["transforms"][2]
+    with pytest.raises(ModelImportError, match="RAX names no three axes"):
+        read_bundle(bundle(tmp_path / "told", preprocessing=config["preprocessing"]), orientation="rax")
 
 
 def test_axes_that_are_not_said_have_to_be_told(tmp_path: Path) -> None:
@@ -279,6 +316,13 @@ def _post(**step: Any) -> dict[str, Any]:
         ({"inferer": {"_target_": "SimpleInferer"}}, "its inferer is SimpleInferer"),
         ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, -1]}}, "takes a whole axis"),
         ({"inferer": {"_target_": "SlidingWindowInferer"}}, "its inferer is not understood"),
+        (_inferer(mode="bells"), "its inferer has mode bells"),
+        (_inferer(cval=-1.0), "its inferer has cval -1.0"),
+        (_inferer(padding_mode="reflect", sigma_scale=0.2), "padding_mode reflect, sigma_scale 0.2"),
+        (_step(_target_="ScaleIntensityRanged", a_min=1, a_max=1, b_min=0, b_max=1), "inference.json"),
+        (_step(_target_="NormalizeIntensityd", subtrahend=0, divisor=0), "inference.json"),
+        ({"network_def": ""}, "inference.json"),
+        ({"network": ""}, "inference.json"),
     ],
 )
 def test_what_is_not_understood_is_named(changes: dict[str, Any], text: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medseg.errors import ModelImportError
+from medseg.errors import ConfigError, ModelImportError
 from medseg.imaging.emit import sha256_file
 from medseg.inference.segmenter import build_segmenter
 from medseg.models.importers.nnunet import read_nnunet
@@ -130,6 +130,12 @@ def test_axes(
     assert model.around["orientation"] == codes
     assert model.spacing_mm == spacing
     assert bool(model.remarks) == (codes in ("SPL", "LSP"))
+
+
+@pytest.mark.parametrize("told", ["RRS", "RAX", "RA"])
+def test_axes_that_are_none_are_blamed_on_who_told_them(told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"--orientation {told} names no three axes"):
+        read_nnunet(write_nnunet(tmp_path / "theirs"), orientation=told)
 
 
 def test_a_low_resolution_configuration_inherits(tmp_path: Path) -> None:
