@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from benchmarks.paired import compare, mean_dice, score
+from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.networks.catalogue import build_network
 from medseg.runtime.provenance import machine, versions

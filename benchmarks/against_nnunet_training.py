@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from benchmarks.paired import compare, mean_dice, score
+from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import read_label_map, write_label_map
 from medseg.models.importers.run import import_models

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import matplotlib.pyplot as plt
 import tyro
 
-from benchmarks.paired import compare, mean_dice, score
+from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.runtime.provenance import machine, versions
 from medseg.training.cases import Dataset, read_index

@@ -21,10 +21,13 @@ def evaluate(
     within_contoured: tuple[str, ...] | None = None,
     margin_slices: int = 1,
     tolerance_mm: float = 5.0,
+    against: tuple[Path, ...] = (),
+    seeds: tuple[Path, ...] = (),
 ) -> int:
     """Score masks against references: Dice, surface Dice, HD95, misses counted apart.
 
-    Writes scores.csv (a row per case and organ), scores.json and plot.png into OUT.
+    Writes scores.csv (a row per case and organ), scores.json and plot.png into OUT; with --against also
+    comparison.json, which says whether one model is better than another on these patients.
 
     Args:
         predictions: Results of `medseg segment`, a folder of label maps, or one file.
@@ -37,20 +40,34 @@ def evaluate(
             figure stands beside. If not given: spinal cord and esophagus, where there are such.
         margin_slices: Slices added to both ends of that range.
         tolerance_mm: Distance that surface Dice forgives.
+        against: Masks of another model for the same patients, one folder for each of its seeds: differences of Dice
+            with 95 % intervals over patients.
+        seeds: Masks of further seeds of the first model, for that comparison.
     """
-    from medseg.evaluation import evaluate as score
+    from functools import partial
 
-    card = score(
-        predictions,
-        references,
-        out,
+    from medseg.errors import ConfigError
+    from medseg.evaluation import evaluate as score
+    from medseg.evaluation.paired import compare_cards, comparison_table
+    from medseg.imaging.emit import emit_json
+
+    if seeds and not against:
+        raise ConfigError("--seeds are further seeds for a comparison.", advice="Say with what: --against FOLDER.")
+    scored = partial(
+        score,
+        references=references,
         index=index,
         organs=organs or None,
         within_contoured=within_contoured,
         margin_slices=margin_slices,
         tolerance_mm=tolerance_mm,
     )
+    card = scored(predictions, out=out)
     Console().print(card.table())
+    if against:
+        found = compare_cards([card, *map(scored, seeds)], list(map(scored, against)))
+        Console().print(comparison_table(found))
+        emit_json(out / "comparison.json", found)
     print(f"Scores: {out}")
     return 0
 

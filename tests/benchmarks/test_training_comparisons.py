@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -16,42 +15,9 @@ import pytest
 from benchmarks.ablation import ROWS, options_of, settings_of
 from benchmarks.bf16_step import interval
 from benchmarks.learning_curves import Arguments, Point, curves_of
-from benchmarks.paired import compare, mean_dice
 from medseg.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-ORGANS = ("a", "b")
-
-
-def scores(gap: float = 0.0, patients: int = 12) -> dict[str, dict[str, float]]:
-    made = {f"p{n}": {"a": 0.5 + 0.02 * n + gap, "b": 0.7 + gap} for n in range(patients)}
-    del made["p0"]["b"]  # not contoured
-    return made
-
-
-def test_the_mean_is_that_of_organs_each_over_its_own_patients() -> None:
-    assert mean_dice({"p": {"a": 0.2, "b": 1.0}, "q": {"a": 0.4}}, ORGANS) == pytest.approx((0.3 + 1.0) / 2)
-    assert math.isnan(mean_dice({"p": {}}, ORGANS))
-
-
-def test_a_constant_gap_has_an_interval_of_no_width() -> None:
-    found = compare([scores(0.05), scores(0.07)], [scores(), scores()], ORGANS)
-    assert found["difference"] == pytest.approx(0.06)
-    assert found["interval_95"] == pytest.approx([0.06, 0.06])
-    assert found["organs"] == pytest.approx({"a": 0.06, "b": 0.06})
-    assert found["ours"]["sd"] == pytest.approx(0.01)
-
-
-def test_noise_alone_is_no_difference() -> None:
-    rng = np.random.default_rng(0)
-    noisy = {p: {o: v + rng.normal(0, 0.05) for o, v in row.items()} for p, row in scores().items()}
-    low, high = compare([noisy], [scores()], ORGANS)["interval_95"]
-    assert low < 0 < high
-
-
-def test_other_patients_are_refused() -> None:
-    with pytest.raises(ValueError, match="same patients"):
-        compare([scores(patients=3)], [scores(patients=4)], ORGANS)
 
 
 def test_the_interval_of_a_ratio_of_medians() -> None:
