@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,10 +12,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from medseg.benchmark.memory import MemoryResult, benchmark_memory
+from medseg.benchmark.specification import Row, specification
 from medseg.benchmark.tile import as_json, benchmark_tile
-from medseg.imaging.emit import emit_json
+from medseg.imaging.emit import emit_json, emit_text
 from medseg.models.store import load_model
 from medseg.runtime.provenance import machine
+
+COLUMNS = ("promise", "specification", "baseline here", "ours here", "ratio", "measured on")
+BEGIN, END = "<!-- medseg benchmark specification: begin -->", "<!-- medseg benchmark specification: end -->"
 
 
 def report_memory(classes: int, shape: tuple[int, int, int], max_memory_mb: float | None, out: Path | None) -> int:
@@ -57,3 +63,30 @@ def report_tile(model: str, out: Path | None) -> int:
     if out is not None:
         emit_json(out, {"model": model, "seconds": as_json(results), "machine": machine()})
     return 0
+
+
+def report_specification(model: str, ablation: Path | None, out: Path | None) -> int:
+    """Run, print each row as it comes, write where it is wanted, and return 0."""
+    console, package = Console(), load_model(model)
+    with Console(stderr=True).status("Measuring, some minutes") as status:
+        rows = specification(package, ablation, on_row=lambda row: status.update(f"Measured: {row.what}"))
+    table = Table(title="The specification's promises")
+    for column in COLUMNS:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*astuple(row))
+    console.print(table)
+    if out is not None and out.suffix == ".md":
+        put_markdown(out, rows)
+    elif out is not None:
+        emit_json(out, {"model": package.card.id, "rows": [asdict(row) for row in rows], "machine": machine()})
+    return 0
+
+
+def put_markdown(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows as a table between two comments in a Markdown file; at its end where there are none yet."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *map(astuple, rows)]
+    text = "\n".join([BEGIN, "", *(f"| {' | '.join(line)} |" for line in lines), "", END])
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, begun, rest = old.partition(BEGIN)
+    emit_text(path, f"{before}{text}{rest.partition(END)[2]}" if begun else f"{old}\n{text}\n")

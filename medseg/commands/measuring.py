@@ -73,33 +73,39 @@ def evaluate(
 
 
 def benchmark(
-    what: Positional[Literal["memory", "tile"]],
+    what: Positional[Literal["memory", "tile", "specification"]],
     /,
     model: str = "head-neck-oar",
     classes: int = 117,
     shape: str = "512,512,800",
     max_memory: str | None = None,
+    ablation: Path | None = None,
     out: MaybeOut = None,
 ) -> int:
-    """Measure this machine: `tile` (what runs a model fastest) or `memory` (does a long scan fit?).
+    """Measure this machine: `tile` (what runs a model fastest), `memory` (does a long scan fit?) or `specification`.
 
     `memory` segments a computed scan with random weights, every class everywhere, compares the peak with the
     forecast and the labels with MONAI's. With 117 classes and 800 slices it takes a quarter of an hour on two cores.
+    `specification` puts each promise of the specification beside what is measured here, ours and its baseline in
+    turns; rows that need a GPU are filled where there is one.
 
     Args:
-        what: memory or tile.
-        model: For `tile`: name of an installed model or folder of a package.
+        what: memory, tile or specification.
+        model: For `tile` and `specification`: name of an installed model or folder of a package.
         classes: For `memory`: background included.
         shape: For `memory`: voxels along the three axes, at least 128 each.
         max_memory: For `memory`: a limit to keep, e.g. 2GB.
-        out: JSON file for the figures.
+        ablation: For `specification`: result of benchmarks/ablation.py, for the row that takes hours.
+        out: JSON file for the figures; for `specification` also a Markdown file that gets the table.
     """
-    from medseg.benchmark.console import report_memory, report_tile
+    from medseg.benchmark.console import report_memory, report_specification, report_tile
     from medseg.errors import ConfigError
     from medseg.runtime.options import parse_memory_mb
 
     if what == "tile":
         return report_tile(model, out)
+    if what == "specification":
+        return report_specification(model, ablation, out)
     try:
         i, j, k = (int(size) for size in shape.split(","))
     except ValueError:
