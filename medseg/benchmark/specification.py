@@ -174,8 +174,8 @@ def _training(package: ModelPackage, rounds: int) -> Iterator[Row]:
     on = f"training step of Optimized3DUNet, 2 x {' x '.join(map(str, patch))} voxels, {_device()}"
     full, half = costs["fp32"], costs["half"]
     yield Row("training throughput", "x 2.3", _step(full), _step(half), f"x {full.seconds / half.seconds:.2f}", on)
-    memory = ["its tensors " * (not on_gpu) + f"{cost.memory_mb / 1024:.2f} GB" for cost in (full, half)]
-    yield Row("training memory", "28 GB to 19 GB (-32 %)", *memory, _change(full.memory_mb, half.memory_mb), on)
+    single, less = (f"{'' if on_gpu else 'tensors of '}{cost.memory_mb / 1024:.2f} GB" for cost in (full, half))
+    yield Row("training memory", "28 GB to 19 GB (-32 %)", single, less, _change(full.memory_mb, half.memory_mb), on)
     if not on_gpu:
         yield Row("throughput and memory of the specified width 64", "x 2.3; -32 %", on=NEEDS_GPU)
 
