@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -78,11 +80,22 @@ def _compact(tensor: Tensor) -> Tensor:
     return (tensor.to(torch.float16) if kernel else tensor).contiguous()
 
 
+def _digest(cases: Sequence[TrainingCase]) -> str:
+    """Of all that was learned from: scans and labels on the training grid, and what was contoured."""
+    digest = hashlib.sha256()
+    for case in cases:
+        for array in (case.hu, case.labels, case.known):
+            digest.update(f"{case.id} {array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def _provenance(config: TrainConfig, cases: Sequence[TrainingCase]) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude={"card", "index", "cache", "tracking"})
     return {
         "finished": now(),
         "cases": len(cases),
+        "data_sha256": _digest(cases),
         "sources": list(config.card.sources),
         "config": settings | ({} if config.index is None else {"index": config.index.name}),
         "versions": versions(),

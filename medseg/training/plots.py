@@ -66,3 +66,18 @@ def draw_profile(samples: Sequence[dict[str, Any]], path: Path) -> None:
     right.plot(steps, [sample["memory_mb"] / 1024 for sample in samples], color=_BLUE, marker=".")
     right.set(title="Memory, GB, of all processes of the run", xlabel="step", ylim=(0, None))
     save(sheet, path)
+
+
+def draw_calibration(found: dict[str, Any], path: Path) -> None:
+    """Share of labelled voxels that are right over the model's probability, and how many voxels there are."""
+    sheet = figure()
+    left, right = sheet.subplots(1, 2)
+    rows = [row for row in zip(found["voxels"], found["sure"], found["right"], strict=True) if row[0]]
+    left.plot((0, 1), (0, 1), color=_GREY, linestyle="--", linewidth=1, label="as sure as right")
+    left.plot([sure / n for n, sure, _ in rows], [good / n for n, _, good in rows], color=_BLUE, marker="o")
+    left.set(title="Right labels", xlabel="probability that the model gives", ylabel="share", xlim=(0, 1), ylim=(0, 1))
+    left.legend(fontsize=8)
+    places = [(n + 0.5) / found["bins"] for n in range(found["bins"])]
+    right.bar(places, found["voxels"], width=0.9 / found["bins"], color=_BLUE)
+    right.set(title="Labelled voxels", xlabel="probability that the model gives", xlim=(0, 1))
+    save(sheet, path)

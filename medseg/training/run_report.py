@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ from medseg.training.cases import Dataset
 from medseg.training.config import TrainConfig
 from medseg.training.html import heading, page, paragraph, picture, table
 from medseg.training.journal import read_journal
-from medseg.training.plots import draw_profile, draw_small_batch, figure, save
+from medseg.training.plots import draw_calibration, draw_profile, draw_small_batch, figure, save
 from medseg.training.profiler import read_timeline
 from medseg.training.small_batch_result import read_small_batch
+from medseg.training.validation import CALIBRATION
 
 SHOWN = 2  # best and worst cases, each
 REPORT = "report.html"
@@ -132,6 +134,7 @@ def _draw_dice(axes: Axes, looks: Sequence[dict[str, Any]]) -> None:
 def _scored(out: Path, dataset: Dataset, scores: Scorecard) -> list[str]:
     parts = [heading("Scores on the validation split"), table(("organ", "cases", "Dice", "missed"), _rows(scores))]
     parts.append(picture("scores/plot.png", "Every case; left to right is worse to better"))
+    parts += _calibrated(out)
     ranked = _ranked(scores)
     chosen = dict([*ranked[:SHOWN], *ranked[-SHOWN:]])
     parts.append(heading("Worst and best cases"))
@@ -139,6 +142,16 @@ def _scored(out: Path, dataset: Dataset, scores: Scorecard) -> list[str]:
         for role in _draw_case(out, dataset, case):
             parts.append(picture(f"pictures/{case}_{role}.png", f"{case}, {role}; mean Dice {dice:.3f}"))
     return parts
+
+
+def _calibrated(out: Path) -> list[str]:
+    """How far the model's own probabilities can be believed."""
+    found = json.loads((out / CALIBRATION).read_bytes())
+    if found["expected_calibration_error"] is None:
+        return [paragraph("No contoured organ was found: nothing to calibrate.")]
+    emit(out / "pictures" / "calibration.png", lambda temporary: draw_calibration(found, temporary))
+    caption = f"Calibration of labelled voxels; expected error {found['expected_calibration_error']:.3f}"
+    return [heading("Calibration"), picture("pictures/calibration.png", caption)]
 
 
 def _rows(scores: Scorecard) -> list[tuple[object, ...]]:

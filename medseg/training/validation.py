@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from medseg.evaluation import Scorecard
+from medseg.evaluation.calibration import Calibration
 from medseg.evaluation.matching import MaskFile, Matches
 from medseg.evaluation.run import evaluate_matches
-from medseg.imaging.nifti import read_nifti, write_label_map
+from medseg.imaging.emit import emit_json
+from medseg.imaging.nifti import read_label_map, read_nifti, write_label_map
 from medseg.inference.segmenter import build_segmenter
 from medseg.models.store import load_model
+from medseg.preprocess.restore import LabelMap
 from medseg.runtime.provenance import StageClock
-from medseg.training.cases import Dataset
+from medseg.training.cases import CaseFiles, Dataset
 from medseg.training.config import TrainConfig
+
+CALIBRATION = "scores/calibration.json"
 
 
 def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callable[[str], None]) -> Scorecard | None:
@@ -23,12 +28,14 @@ def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callabl
     if not cases:
         return None
     segmenter = build_segmenter(load_model(out / "package"))
-    pairs = []
+    pairs, calibration = [], Calibration()
     for number, case in enumerate(cases, 1):
         raw, mask = segmenter(read_nifti(case.ct), StageClock()), out / "validation" / f"{case.id}.nii.gz"
         write_label_map(mask, raw.label_map.labels, raw.label_map.geometry)
+        calibration = _calibrated(calibration, raw.label_map, case, dataset)
         pairs.append((MaskFile(case.id, case.label), MaskFile(case.id, mask)))
         report(f"validated {number}/{len(cases)}")
+    emit_json(out / CALIBRATION, calibration.to_json())
     return evaluate_matches(
         Matches(tuple(pairs), ()),
         out / "scores",
@@ -36,6 +43,14 @@ def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callabl
         within_contoured=settings.open_ended,
         labels=dataset.labels,
     )
+
+
+def _calibrated(calibration: Calibration, found: LabelMap, case: CaseFiles, dataset: Dataset) -> Calibration:
+    reference, geometry = read_label_map(case.label)
+    if not geometry.matches(found.geometry):  # the scores refuse it by name
+        return calibration
+    known = [dataset.labels[organ] for organ in case.contoured]
+    return calibration.seen(found.labels, found.confidence, reference, known)
 
 
 def card_metrics(scores: Scorecard, data: str) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def test_the_report_shows_curves_scores_and_cases_and_every_picture_is_there(
     text = (finished[1] / "report.html").read_text()
     pictures = re.findall(r'<img src="([^"]+)"', text)
     assert set(pictures) == {
+        "pictures/calibration.png",
         "pictures/curves.png",
         "pictures/profile.png",
         "scores/plot.png",
