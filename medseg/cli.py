@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 
 from medseg.commands.measuring import benchmark, evaluate
-from medseg.commands.models import export, import_model, models, promote_model, register_model, roll_back_model
+from medseg.commands.models import (
+    ensemble_models,
+    export,
+    import_model,
+    models,
+    promote_model,
+    register_model,
+    roll_back_model,
+)
 from medseg.commands.segmenting import deidentify, segment
 from medseg.commands.training import check_data, plan_training, train
 from medseg.runtime.command import Commands, run_commands
@@ -13,6 +21,7 @@ from medseg.runtime.command import Commands, run_commands
 # `medseg models promote` is `medseg promote`.
 TWO_WORDS: dict[tuple[str, ...], str] = {
     ("models", "import"): "import",
+    ("models", "ensemble"): "ensemble",
     ("models", "register"): "register",
     ("models", "promote"): "promote",
     ("models", "rollback"): "rollback",
@@ -29,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         "segment": segment,
         "models": models,
         "import": import_model,
+        "ensemble": ensemble_models,
         "register": register_model,
         "promote": promote_model,
         "rollback": roll_back_model,

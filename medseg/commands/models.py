@@ -104,6 +104,26 @@ def roll_back_model(name: Positional[str], /, out: MaybeOut = None) -> int:
     return change_versions("rollback", name, out)
 
 
+def ensemble_models(
+    members: Positional[tuple[str, ...]], /, name: str, out: MaybeOut = None, version: str = "1.0.0"
+) -> int:
+    """Average several trainings of one model, e.g. the folds (`medseg models ensemble` is the same command).
+
+    Their logits are averaged in every window: better than any of them, and as slow as all of them.
+
+    Args:
+        members: Names or folders of packages of one config.
+        name: Of the ensemble.
+        out: Shelf that gets the package; the first folder of $MEDSEG_MODELS if not given.
+        version: Of the ensemble.
+    """
+    from medseg.models.ensemble import make_ensemble
+    from medseg.models.versions import own_shelf
+
+    print(f"Model package: {make_ensemble(members, own_shelf(out), name, version=version)}")
+    return 0
+
+
 def export(
     model: Positional[str],
     /,

@@ -36,7 +36,7 @@ def write_foreign(
         ConfigError: a name that is no folder name, or one that is taken.
         ModelImportError: weights that do not fit the network or are not finite.
     """
-    folder = _free(shelf, name)
+    folder = free_folder(shelf, name)
     _check_weights(model, network)
     card = make_card(model, network, name, version, licence)
     emit_weights(folder / WEIGHTS, model.weights)
@@ -45,7 +45,12 @@ def write_foreign(
     return folder
 
 
-def _free(shelf: Path, name: str) -> Path:
+def free_folder(shelf: Path, name: str) -> Path:
+    """Where a package of that name goes.
+
+    Raises:
+        ConfigError: no folder can have the name, or one has it already.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,60}", name):
         raise ConfigError(f"{name!r} cannot be a model's name.", advice="Use letters, digits, dots and hyphens.")
     if (shelf / name).exists():
