@@ -24,7 +24,7 @@ from medseg.inference.backends.openvino_backend import OpenVinoPredictor
 from medseg.inference.backends.predictor import ONNX_FP32, ONNX_INT8, Predictor, patch_of
 from medseg.inference.backends.torch_backend import load_network
 from medseg.models.card import ModelCard, Variant
-from medseg.models.store import CARD, ModelPackage
+from medseg.models.store import CARD, WEIGHTS, ModelPackage
 
 Say = Callable[[str], None]
 
@@ -95,8 +95,17 @@ def _check(package: ModelPackage, request: Request) -> None:
         raise ConfigError("int8 needs real scans for calibration.", advice="Give --calibrate FOLDER_OF_CT.")
     if request.references is not None and request.calibrate is None:
         raise ConfigError("References belong to scans.", advice="Give --calibrate with the folder of these scans.")
-    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+    if request.out.exists() and not (request.out.is_dir() and _unfinished(request.out, package)):
         raise ConfigError(f"{request.out} is in use.", advice="Give a new or empty folder.")
+
+
+def _unfinished(folder: Path, package: ModelPackage) -> bool:
+    """Empty, or what an export of this package left that was interrupted: its weights, maybe more, and no card."""
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".part-")}
+    if not names:
+        return True
+    begun = WEIGHTS in names and sha256_file(folder / WEIGHTS) == package.card.files[WEIGHTS]
+    return begun and names <= {*package.card.files, ONNX_FP32, ONNX_INT8}
 
 
 class _Workshop:

@@ -19,7 +19,7 @@ from medseg.imaging import read_volume
 from medseg.inference.backends import build_predictor
 from medseg.inference.backends.build import candidates_of
 from medseg.inference.segmenter import NetworkSegmenter
-from medseg.models.store import CARD, ModelPackage, load_model
+from medseg.models.store import CARD, WEIGHTS, ModelPackage, load_model
 from medseg.runtime.provenance import StageClock
 from tests.inference.planted import planted_volume
 
@@ -89,6 +89,21 @@ def test_refused_int8_leaves_a_package_without_it(
     package = load_model(done.folder)
     assert [variant.name for variant in package.card.variants] == ["fp32"]
     assert not (done.folder / "model.int8.onnx").exists()
+
+
+def test_an_export_that_was_interrupted_is_begun_anew(planted: ModelPackage, tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    shutil.copy(planted.file(WEIGHTS), left / WEIGHTS)
+    (left / "model.onnx").write_bytes(b"half")
+    (left / ".part-x-model.onnx").write_bytes(b"")
+    assert export_package(planted, Request(left)).folder == left
+    for name, content in ((WEIGHTS, b"another model"), ("model.onnx", b"somebody else's")):
+        other = tmp_path / f"other-{name}"
+        other.mkdir()
+        (other / name).write_bytes(content)
+        with pytest.raises(ConfigError, match="in use"):
+            export_package(planted, Request(other))
 
 
 def test_wishes_that_contradict_themselves(planted: ModelPackage, scans: Path, tmp_path: Path) -> None:
