@@ -15,6 +15,7 @@ from medseg.imaging.emit import emit_text, sha256_file
 from medseg.models.card import ModelCard, NetworkSpec
 from medseg.models.importers.package import emit_weights, free_folder
 from medseg.models.store import CARD, WEIGHTS, ModelPackage, load_model
+from medseg.networks.shared_kernels import expand
 from medseg.runtime.provenance import now
 
 
@@ -37,7 +38,7 @@ def make_ensemble(members: Sequence[str | Path], shelf: Path, name: str, *, vers
     weights = {
         f"members.{number}.{key}": tensor
         for number, package in enumerate(packages)
-        for key, tensor in load_file(package.file(WEIGHTS)).items()
+        for key, tensor in expand(load_file(package.file(WEIGHTS))).items()
     }
     emit_weights(folder / WEIGHTS, weights)
     card = _card(packages, name, version).model_copy(update={"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
@@ -65,7 +66,8 @@ def _card(packages: Sequence[ModelPackage], name: str, version: str) -> ModelCar
     """The first member's, without what was measured of it alone."""
     first, ids = packages[0].card, [package.card.id for package in packages]
     assert first.network is not None
-    options = {"network": first.network.name, "options": dict(first.network.options), "count": len(packages)}
+    own = {key: 0 if key == "deep_supervision" else value for key, value in first.network.options.items()}
+    options = {"network": first.network.name, "options": own, "count": len(packages)}
     members = [{"id": p.card.id, "sha256": p.sha256, "training": p.card.training} for p in packages]
     changes = {
         "name": name,
