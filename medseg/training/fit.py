@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import psutil
 import torch
 
 from medseg.errors import ConfigError
-from medseg.training.footprint import footprint
+from medseg.training.footprint import Footprint, footprint
 from medseg.training.loop import Precision
 from medseg.training.trial import cpu_can
 
@@ -143,8 +144,13 @@ def fit(shape: Sequence[float], classes: int, room: Room) -> Fit:
 def _fitted(rung: Rung, shape: Sequence[float], classes: int, room: Room) -> Fit:
     patch, levels = _patch(shape, rung)
     channels = rung.channels[:levels]
-    step = footprint(NETWORK, _options(channels), classes, room.precision)
+    step = _weighed(channels, classes, room.precision)
     return Fit(channels, patch, rung.batch, rung.aggregated, step.bytes(patch, rung.batch) / MB + room.programs_mb)
+
+
+@cache
+def _weighed(channels: tuple[int, ...], classes: int, precision: Precision) -> Footprint:
+    return footprint(NETWORK, _options(channels), classes, precision)
 
 
 def _options(channels: tuple[int, ...]) -> dict[str, Any]:
