@@ -311,6 +311,6 @@ def test_paths_of_a_file_and_of_the_command(tmp_path: Path, monkeypatch: pytest.
 
 def test_presets_are_read_and_overrides_win() -> None:
     for preset in ("pairs", "ct-facts"):
-        assert load_config(preset, {"loop.seed": 7, "loop.max_steps": None}).loop.seed == 7
+        assert load_config(preset, {"loop.seed": 7, "loop.ema_decay": None}).loop.seed == 7
     with pytest.raises(ConfigError, match="presets: ct-facts, pairs"):
         load_config("none")
