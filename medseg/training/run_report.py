@@ -134,7 +134,7 @@ def _draw_dice(axes: Axes, looks: Sequence[dict[str, Any]]) -> None:
 def _scored(out: Path, dataset: Dataset, scores: Scorecard) -> list[str]:
     parts = [heading("Scores on the validation split"), table(("organ", "cases", "Dice", "missed"), _rows(scores))]
     parts.append(picture("scores/plot.png", "Every case; left to right is worse to better"))
-    parts += _calibrated(out)
+    parts += calibrated(out)
     ranked = _ranked(scores)
     chosen = dict([*ranked[:SHOWN], *ranked[-SHOWN:]])
     parts.append(heading("Worst and best cases"))
@@ -144,7 +144,7 @@ def _scored(out: Path, dataset: Dataset, scores: Scorecard) -> list[str]:
     return parts
 
 
-def _calibrated(out: Path) -> list[str]:
+def calibrated(out: Path) -> list[str]:
     """How far the model's own probabilities can be believed."""
     found = json.loads((out / CALIBRATION).read_bytes())
     if found["expected_calibration_error"] is None:

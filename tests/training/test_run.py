@@ -16,11 +16,15 @@ import yaml
 
 from medseg.commands.training import train
 from medseg.errors import ConfigError, DataError
+from medseg.evaluation.calibration import Calibration
+from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import read_label_map
 from medseg.inference.segmenter import build_segmenter
 from medseg.models.store import CARD, WEIGHTS, load_model, read_card
 from medseg.runtime.provenance import StageClock
 from medseg.training.run import card_metrics, train_model
+from medseg.training.run_report import calibrated
+from medseg.training.validation import CALIBRATION
 from tests.phantoms import phantom_volume
 from tests.training.conftest import LABELS, settings, write_case, write_index
 
@@ -92,7 +96,6 @@ def test_the_report_shows_curves_scores_and_cases_and_every_picture_is_there(
     text = (finished[1] / "report.html").read_text()
     pictures = re.findall(r'<img src="([^"]+)"', text)
     assert set(pictures) == {
-        "pictures/calibration.png",
         "pictures/curves.png",
         "pictures/profile.png",
         "scores/plot.png",
@@ -101,10 +104,20 @@ def test_the_report_shows_curves_scores_and_cases_and_every_picture_is_there(
     }
     for picture in pictures:
         assert (finished[1] / picture).read_bytes().startswith(b"\x89PNG")
+    assert "No contoured organ was found: nothing to calibrate." in text  # after three steps
     assert "3 steps in" in text
     assert "parotid_gland_left" in text
     assert "learning_rate: " in text
     assert str(finished[1]) not in text
+
+
+def test_what_was_found_is_drawn_as_a_calibration_curve(tmp_path: Path) -> None:
+    labels = np.ones(100, np.uint8)
+    found = Calibration().seen(labels, np.full(100, 200, np.uint8), np.arange(100) % 2, [1])
+    emit_json(tmp_path / CALIBRATION, found.to_json())
+    said = " ".join(calibrated(tmp_path))
+    assert "expected error 0.284" in said
+    assert (tmp_path / "pictures/calibration.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_second_run_into_the_folder_is_refused_before_anything_is_read(
