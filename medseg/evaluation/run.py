@@ -39,6 +39,7 @@ def evaluate(
     labels: Path | Mapping[str, int] | None = None,
     policy: EmptyPolicy | None = None,
     progress: ProgressCallback | None = None,
+    matches: Matches | None = None,
 ) -> Scorecard:
     """Score masks against references.
 
@@ -56,41 +57,16 @@ def evaluate(
         labels: the references' label table, or a JSON file of it.
         policy: rules for empty masks.
         progress: called before each case.
+        matches: which mask belongs to which reference, where that is known; names decide where None.
 
     Raises:
         DataError: nothing matches, a grid differs, a label table or index does not fit. Names the case.
         ConfigError: an organ that the references do not know, or a tolerance that is not positive.
     """
-    one_each = is_one_mask(predictions) and is_one_mask(references)
-    matches = match(find_masks(predictions), find_masks(references), one_each=one_each)
-    return evaluate_matches(
-        matches,
-        out,
-        index=index or find_index(references),
-        organs=organs,
-        within_contoured=within_contoured,
-        margin_slices=margin_slices,
-        tolerance_mm=tolerance_mm,
-        labels=labels,
-        policy=policy,
-        progress=progress,
-    )
-
-
-def evaluate_matches(
-    matches: Matches,
-    out: Path | None = None,
-    *,
-    index: Path | None = None,
-    organs: Sequence[str] | None = None,
-    within_contoured: Sequence[str] | None = (),
-    margin_slices: int = 1,
-    tolerance_mm: TolerancesMm = DEFAULT_TOLERANCE_MM,
-    labels: Path | Mapping[str, int] | None = None,
-    policy: EmptyPolicy | None = None,
-    progress: ProgressCallback | None = None,
-) -> Scorecard:
-    """As `evaluate`, where it is known which mask belongs to which reference; an index is not looked for."""
+    if matches is None:
+        one_each = is_one_mask(predictions) and is_one_mask(references)
+        matches = match(find_masks(predictions), find_masks(references), one_each=one_each)
+    index = index or find_index(references)
     names = _names(matches, index, labels)
     scoped = [organ for organ in OPEN_ENDED if organ in names.table] if within_contoured is None else within_contoured
     settings = Settings(tolerance_mm, tuple(scoped), margin_slices, policy or EmptyPolicy())

@@ -16,6 +16,7 @@ from medseg.inference.backends.predictor import Predictor
 from medseg.inference.memory import Forecast, Job, TileCost, fit, measure_tiles, occupied_by
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.region import Region, body_region
+from medseg.inference.streaming import Refine
 from medseg.inference.tissue import segment_tissue
 from medseg.inference.twins import mean_of_twins, twins_of
 from medseg.inference.windows import MARGIN, Box
@@ -149,7 +150,13 @@ class NetworkSegmenter:
             progress(Progress("prepare", 0.1, "Resampling to the model's grid"))
             prepared = self._prepare(volume)
         with clock.stage("segment"):
-            blocks = self._blocks(prepared, plan, progress, within)
+            blocks = self._blocks(
+                prepared,
+                plan,
+                lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
+                self.refine,
+                within,
+            )
             return restore_blocks(blocks, prepared.grid, prepared.source)
 
     def rough(self, volume: Volume, organs: Sequence[str], plan: Forecast, on_window: Callable[[float], None]) -> Array:
@@ -158,15 +165,7 @@ class NetworkSegmenter:
         `on_window` gets the share that is done and may raise to cancel.
         """
         prepared = self._prepare(volume)
-        blocks = predict_blocks(
-            self.predict,
-            prepared.image,
-            self.input,
-            air=prepared.air,
-            parts=plan.parts,
-            batch=plan.batch,
-            on_window=on_window,
-        )
+        blocks = self._blocks(prepared, plan, on_window)
         return np.isin(label_grid(blocks, prepared.image.shape), [self.labels[name].value for name in organs])
 
     def grid_of(self, volume: Volume) -> Geometry:
@@ -177,7 +176,12 @@ class NetworkSegmenter:
         return prepare(volume, self.input.spacing_mm, self.input.window_hu, self.input.intensity)
 
     def _blocks(
-        self, prepared: Prepared, plan: Forecast, progress: ProgressCallback, within: Region | None
+        self,
+        prepared: Prepared,
+        plan: Forecast,
+        on_window: Callable[[float], None],
+        refine: Refine | None = None,
+        within: Region | None = None,
     ) -> Iterator[LogitBlock]:
         """The network's blocks, their number of channels checked."""
         blocks = predict_blocks(
@@ -185,11 +189,11 @@ class NetworkSegmenter:
             prepared.image,
             self.input,
             air=prepared.air,
-            refine=self.refine,
+            refine=refine,
             within=None if within is None else within.on(prepared.grid, MARGIN_MM),
             parts=plan.parts,
             batch=plan.batch,
-            on_window=lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
+            on_window=on_window,
         )
         for block in blocks:
             if len(block.logits) not in (1, len(self.labels) + 1):  # 1: nothing but air so far

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medseg.evaluation import Scorecard
+from medseg.evaluation import Scorecard, evaluate
 from medseg.evaluation.calibration import Calibration
 from medseg.evaluation.matching import MaskFile, Matches
-from medseg.evaluation.run import evaluate_matches
 from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import read_label_map, read_nifti, write_label_map
 from medseg.inference.segmenter import build_segmenter
@@ -36,9 +35,11 @@ def validate(out: Path, settings: TrainConfig, dataset: Dataset, report: Callabl
         pairs.append((MaskFile(case.id, case.label), MaskFile(case.id, mask)))
         report(f"validated {number}/{len(cases)}")
     emit_json(out / CALIBRATION, calibration.to_json())
-    return evaluate_matches(
-        Matches(tuple(pairs), ()),
+    return evaluate(
+        out / "validation",
+        cases[0].label.parent,
         out / "scores",
+        matches=Matches(tuple(pairs), ()),
         index=settings.index,
         within_contoured=settings.open_ended,
         labels=dataset.labels,
