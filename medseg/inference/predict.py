@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from medseg.inference.streaming import Predict, Refine, columns, stream_logits
 from medseg.inference.windows import AIR, Box, Windows, body_box, common, widened
 from medseg.models.card import InputSpec
 from medseg.preprocess.blocks import LogitBlock
+
+ENOUGH_TILES = 4
 
 
 def predict_blocks(
@@ -70,6 +73,25 @@ def checked(network: Predict) -> Predict:
         return out
 
     return predict
+
+
+class Paced:
+    """A network that knows how long its windows took, of all that were computed since it was last asked."""
+
+    def __init__(self, network: Predict) -> None:
+        self.network, self.seconds, self.tiles = network, 0.0, 0
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        began = time.perf_counter()
+        out = self.network(batch)
+        self.seconds, self.tiles = self.seconds + time.perf_counter() - began, self.tiles + len(batch)
+        return out
+
+    def pace(self) -> float | None:
+        """Seconds of one window, and begin anew; None after too few to tell."""
+        found = self.seconds / self.tiles if self.tiles >= ENOUGH_TILES else None
+        self.seconds, self.tiles = 0.0, 0
+        return found
 
 
 def _moved(block: LogitBlock, by: tuple[int, ...]) -> LogitBlock:

@@ -14,7 +14,7 @@ from medseg.imaging.volume import Array, Finding, Geometry, Volume
 from medseg.inference.backends.build import build_predictor, machine_facts
 from medseg.inference.backends.predictor import Predictor
 from medseg.inference.memory import Forecast, Job, TileCost, fit, measure_tiles, occupied_by
-from medseg.inference.predict import checked, predict_blocks
+from medseg.inference.predict import Paced, checked, predict_blocks
 from medseg.inference.region import Region, body_region
 from medseg.inference.streaming import Refine
 from medseg.inference.tissue import segment_tissue
@@ -35,7 +35,9 @@ from medseg.runtime.provenance import StageClock
 from medseg.runtime.room import free_mb
 
 MARGIN_MM = 30.0  # around a region that another model found: its outlines are rough
+STEADY = 0.1  # what is remembered of a window's time is corrected where a run was further off
 Costs = Callable[[], tuple[TileCost, ...]]
+Learn = Callable[[int, float], None]  # windows at a time, seconds of one
 # One window keeps all cores of a CPU busy: more at a time only take memory.
 CPU_BATCHES, GPU_BATCHES = (1,), (1, 2, 4, 8)
 
@@ -87,9 +89,10 @@ class NetworkSegmenter:
             raise ModelIntegrityError(f"Model {card.id}: the labels of a network must be numbered 1, 2, 3 ...")
         self.id = card.id
         twins = twins_of(card.input, self.labels)
-        self.predict = checked(predictor)
+        self.predict = self.paced = Paced(checked(predictor))
         self.refine = mean_of_twins(self.predict, twins)
         self.costs: Costs = costs or self._measure
+        self.learn: Learn = _forget
         self.anatomy: Anatomy | None = card.anatomy
         self.keep_islands = card.keep_islands
         self.neighbours = 1  # processes that share the machine's memory, this one included
@@ -137,7 +140,10 @@ class NetworkSegmenter:
         with clock.stage("forecast"):
             plan = self.forecast(volume, max_memory_mb, within)
             progress(Progress("forecast", 0.08, f"This will take {plan}"))
+        self.paced.pace()
         label_map = self._decide(volume, plan, clock, progress, within)
+        if (seconds := self.paced.pace()) is not None:
+            self.learn(plan.batch, seconds)
         with clock.stage("clean"):
             progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
             return replace(self._clean(label_map, volume), forecast=plan)
@@ -250,13 +256,34 @@ def build_segmenter(package: ModelPackage, options: Options | None = None) -> Se
     predictor = build_predictor(package, options.backend, options.precision)
     segmenter = NetworkSegmenter(predictor, card)
     segmenter.neighbours = options.neighbours
-    segmenter.costs = partial(_remembered, package, segmenter.costs, f"{predictor.backend} {predictor.precision}")
+    way = f"{predictor.backend} {predictor.precision}"
+    segmenter.costs = partial(_remembered, package, segmenter.costs, way)
+    segmenter.learn = partial(_learned, package, way)
     return segmenter
+
+
+def _forget(batch: int, seconds: float) -> None:
+    """Nobody keeps it."""
+
+
+def _facts(package: ModelPackage, way: str) -> dict[str, Any]:
+    return machine_facts() | {"model": package.sha256, "way": way}
+
+
+def _learned(package: ModelPackage, way: str, batch: int, seconds: float) -> None:
+    """Correct what is remembered by what a run took: it may have been measured while the machine was busy."""
+    facts = _facts(package, way)
+    costs = _noted_costs(recall("window", facts))
+    known = {cost.batch: cost.seconds for cost in costs}
+    if batch not in known or abs(seconds / known[batch] - 1) < STEADY:
+        return
+    corrected = [replace(c, seconds=(c.seconds + seconds) / 2) if c.batch == batch else c for c in costs]
+    remember("window", facts, {"costs": [asdict(cost) for cost in corrected]})
 
 
 def _remembered(package: ModelPackage, measure: Costs, way: str) -> tuple[TileCost, ...]:
     """What windows cost on this machine, measured when it is asked for the first time."""
-    facts = machine_facts() | {"model": package.sha256, "way": way}
+    facts = _facts(package, way)
     costs = _noted_costs(recall("window", facts))
     if not costs:
         costs = measure()

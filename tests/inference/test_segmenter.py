@@ -14,12 +14,14 @@ from torch import nn
 from medseg.errors import Cancelled, ModelIntegrityError
 from medseg.imaging.emit import sha256_file
 from medseg.inference.backends.torch_backend import TorchPredictor
+from medseg.inference.predict import Paced
 from medseg.inference.segmenter import NetworkSegmenter, TissueSegmenter, build_segmenter
 from medseg.inference.warm import warm_segmenter
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, FieldLimits, NetworkSpec, OrganRange
 from medseg.models.store import WEIGHTS, ModelPackage, load_model
 from medseg.networks.catalogue import build_network
+from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress
 from medseg.runtime.provenance import StageClock
 from tests.inference.planted import OPTIONS, planted_volume, threshold_card, threshold_weights, write_package
@@ -152,3 +154,33 @@ def test_a_model_without_a_network_says_that_it_keeps_no_limit() -> None:
     ]
     assert "no_limit" not in codes[0]
     assert "no_limit" in codes[1]
+
+
+def test_what_a_run_took_corrects_what_is_remembered_of_its_windows(tmp_path: Path) -> None:
+    """A first measurement on a busy machine would otherwise be believed for ever."""
+    one = package(tmp_path)
+    segmenter = build_segmenter(one, Options("torch", "fp32"))
+    assert isinstance(segmenter, NetworkSegmenter)
+    (measured,) = segmenter.costs()
+    segmenter.learn(1, 10 * measured.seconds)
+    (slower,) = segmenter.costs()
+    assert slower.seconds == pytest.approx(5.5 * measured.seconds)
+    assert slower.memory_mb == measured.memory_mb
+    segmenter.learn(1, 1.05 * slower.seconds)  # steady: nothing is written
+    segmenter.learn(64, 1.0)  # never measured
+    assert segmenter.costs() == (slower,)
+    volume = planted_volume((60, 60, 60), (3.0, 3.0, 3.0))
+    for _ in range(3):
+        segmenter(volume, StageClock())
+    assert segmenter.costs()[0].seconds < slower.seconds
+
+
+def test_a_few_windows_say_nothing_of_the_pace() -> None:
+    network = Paced(lambda tiles: tiles)
+    network(torch.zeros(3, 1, 2, 2, 2))
+    assert network.pace() is None
+    network(torch.zeros(4, 1, 2, 2, 2))
+    pace = network.pace()
+    assert pace is not None
+    assert pace >= 0
+    assert network.pace() is None
