@@ -32,6 +32,7 @@ _FLOAT = 4
 _PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8)]
 _LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
 USABLE = 0.9  # share of what is free that is planned with where the user sets no limit
+NEARLY = 0.2  # so much longer may a plan take that wants less memory, where the user sets no limit
 _MIRRORED = 0.5  # share of the mirror images that are computed; a rough figure, for the clock alone
 _RESTORE_VALUES_PER_SECOND = 2.4e8  # logits interpolated and decided; a rough figure, for the clock alone
 
@@ -226,6 +227,8 @@ def fit(
 ) -> Forecast:
     """The forecast of the fastest plan that keeps the limit: of all batches in `tiles`, whole or cut into columns.
 
+    Without a limit of the user's, the leanest of those that are nearly as fast: other programs want memory, too.
+
     Args:
         job: scan and network.
         tiles: what windows cost.
@@ -246,4 +249,10 @@ def fit(
             f"{name}: needs about {least.memory_mb / 1024:.1f} GB of memory, and {allowed / 1024:.1f} GB are allowed.",
             advice="Allow more, crop the scan, or take a model with larger voxels.",
         )
-    return min(fitting, key=lambda plan: plan.seconds) if fitting else least
+    if not fitting:
+        return least
+    fastest = min(fitting, key=lambda plan: plan.seconds)
+    if max_memory_mb is not None:
+        return fastest
+    near = [plan for plan in fitting if plan.seconds <= (1 + NEARLY) * fastest.seconds]
+    return min(near, key=lambda plan: plan.memory_mb)

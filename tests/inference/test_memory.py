@@ -40,19 +40,27 @@ def test_more_classes_and_a_larger_plane_take_more_and_a_longer_scan_hardly() ->
 def test_the_plane_is_cut_to_keep_a_limit() -> None:
     free = fit(Job(grid(512, 512, 300), SPEC, 117), [TILE], 500, None)
     tight = fit(Job(grid(512, 512, 300), SPEC, 117), [TILE], 500, 2000)
-    assert free.parts == (1, 1)
+    assert free.parts < tight.parts
     assert free.memory_mb > 2000 >= tight.memory_mb
-    assert tight.parts > (1, 1)
     assert tight.seconds > free.seconds
 
 
 def test_without_a_limit_what_is_free_decides_and_nothing_is_refused() -> None:
     scan = Job(grid(512, 512, 300), SPEC, 117)
-    roomy, tight, none = (fit(scan, [TILE], 500, None, free_mb=free) for free in (64_000, 2000, 10))
-    assert roomy.parts == (1, 1)
-    assert roomy.memory_mb > 2500 >= tight.memory_mb
+    roomy, tight, none = (fit(scan, [TILE], 500, None, free_mb=free) for free in (64_000, 1400, 10))
+    assert roomy.memory_mb > 500 + 1400 >= tight.memory_mb
     assert none.memory_mb == min(forecast(scan, TILE, 500, (n, n)).memory_mb for n in range(1, 9))
     assert 0 < free_mb() <= psutil.virtual_memory().total / 2**20
+
+
+def test_without_a_limit_a_little_time_is_given_for_much_memory() -> None:
+    scan = Job(grid(512, 512, 300), SPEC, 117)
+    plans = [forecast(scan, TILE, 500, parts) for parts in ((1, 1), (1, 2), (2, 2))]
+    free = fit(scan, [TILE], 500, None)
+    assert free in plans[1:]
+    assert free.memory_mb < 0.7 * plans[0].memory_mb
+    assert free.seconds <= 1.2 * plans[0].seconds
+    assert fit(scan, [TILE], 500, 1e6) == plans[0]  # a limit says that it may be used
 
 
 def test_a_region_smaller_than_a_window_is_forecast_as_one() -> None:
@@ -78,9 +86,9 @@ def test_a_forecast_reads_as_a_sentence_and_as_json() -> None:
 def test_the_largest_batch_that_keeps_the_limit_is_taken_where_it_is_faster() -> None:
     tiles = [TileCost(0.5, 200, 1), TileCost(0.3, 400, 2), TileCost(0.25, 3000, 4)]
     scan = Job(grid(512, 512, 300), SPEC, 8)
-    plans = {limit: fit(scan, tiles, 500, limit) for limit in (None, 3000, 1150)}
+    plans = {limit: fit(scan, tiles, 500, limit) for limit in (1e6, 3000, 1150)}
     assert [plan.batch for plan in plans.values()] == [4, 2, 1]
-    assert all(plan.memory_mb <= limit for limit, plan in plans.items() if limit is not None)
+    assert all(plan.memory_mb <= limit for limit, plan in plans.items())
     assert fit(scan, [TileCost(0.5, 200, 1), TileCost(0.6, 400, 2)], 500, None).batch == 1
 
 
