@@ -14,6 +14,7 @@ from rich.table import Table
 from medseg.benchmark.memory import MemoryResult, benchmark_memory
 from medseg.benchmark.specification import Row, specification
 from medseg.benchmark.tile import as_json, benchmark_tile
+from medseg.errors import ConfigError
 from medseg.imaging.emit import emit_json, emit_text
 from medseg.models.store import load_model
 from medseg.runtime.provenance import machine
@@ -66,8 +67,14 @@ def report_tile(model: str, out: Path | None) -> int:
 
 
 def report_specification(model: str, ablation: Path | None, out: Path | None) -> int:
-    """Run, print each row as it comes, write where it is wanted, and return 0."""
+    """Run, print, write where it is wanted, and return 0.
+
+    Raises:
+        ConfigError: the model has no network.
+    """
     console, package = Console(), load_model(model)
+    if package.card.network is None:
+        raise ConfigError(f"{package.card.id} works by rules and has no network to measure.")
     with Console(stderr=True).status("Measuring, some minutes") as status:
         rows = specification(package, ablation, on_row=lambda row: status.update(f"Measured: {row.what}"))
     table = Table(title="The specification's promises")

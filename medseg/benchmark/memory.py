@@ -28,6 +28,7 @@ from medseg.preprocess.blocks import LogitBlock
 from medseg.preprocess.intensity import normalise
 from medseg.preprocess.restore import restore_blocks
 from medseg.runtime.provenance import machine, peak_memory_mb, reset_peak_memory
+from medseg.runtime.room import free_mb
 
 WINDOW_HU = (-300.0, 900.0)
 SPEC = InputSpec(spacing_mm=(1.0, 1.0, 1.0), window_hu=WINDOW_HU, patch_size=(64, 64, 64), overlap_ratio=0.25)
@@ -76,7 +77,7 @@ def benchmark_memory(
     geometry = Geometry(shape, np.eye(4))
     scan = _scan(shape)
     costs = measure_tiles(predictor, SPEC.patch_size)
-    plan = fit(Job(geometry, SPEC, classes, bare=True), costs, resident_mb(), max_memory_mb)
+    plan = fit(Job(geometry, SPEC, classes, bare=True), costs, resident_mb(), max_memory_mb, free_mb=free_mb())
     reset_peak_memory()
     began = time.perf_counter()
     labels = restore_blocks(_blocks(predictor, scan, plan, on_window), geometry, geometry).labels

@@ -46,7 +46,8 @@ def segment(
         backend: What runs the network. `auto` ($MEDSEG_BACKEND, if set, instead) measures what is installed once
             per machine and model, and takes the fastest.
         precision: Of the network's arithmetic; `auto` takes what is fastest here.
-        max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name.
+        max_memory: What a process may take, e.g. 4GB: the work is cut to keep it, or refused by name. If not
+            given, it is cut to what is free, as far as that goes.
         localiser: A quick model that names some of the same organs: it looks where they are, and MODEL works only
             there (a coarse model before a fine one of a long scan).
         accept: A reason to go on with scans that are no CT or hold no Hounsfield units. It stands in the findings and

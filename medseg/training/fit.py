@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import psutil
 import torch
 
 from medseg.errors import ConfigError
+from medseg.runtime.room import free_mb
 from medseg.training.footprint import Footprint, footprint
 from medseg.training.loop import Precision
 from medseg.training.trial import cpu_can
@@ -71,7 +71,7 @@ class Room:
         """This computer's: its first GPU, or its own memory as far as it is free; `memory_mb` in place of that."""
         if torch.cuda.is_available():
             return cls("cuda", memory_mb or torch.cuda.get_device_properties(0).total_memory / MB)
-        return cls("cpu", memory_mb or psutil.virtual_memory().available / MB)
+        return cls("cpu", memory_mb or free_mb())
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

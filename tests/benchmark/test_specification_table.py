@@ -84,4 +84,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
         main(["benchmark", "specification", "--model", str(tmp_path / "tiny"), "-o", str(tmp_path / "out.json")])
     assert end.value.code == 0
     assert "promise" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", "specification", "--model", "tissue-hu"])
+    assert end.value.code == 64
     assert len(json.loads((tmp_path / "out.json").read_text())["rows"]) >= 6
