@@ -55,6 +55,8 @@ class Arguments:
     """Runs of each."""
     quick: bool = False
     """nnU-Net without mirror images, too."""
+    faithful: bool = True
+    """Ours with nnU-Net's own windows and mirror images, too."""
     more: tuple[Path, ...] = ()
     """Scans that only medseg segments, in one call with the others: seconds a volume."""
 
@@ -177,7 +179,8 @@ def side_by_side(asked: Arguments, work: Path, packages: dict[str, Path], option
         for name, package in packages.items():
             ours[name].append(run_medseg(asked.scans, work, package))
         theirs.append(run_nnunet(asked, work, options))
-    result: dict[str, Any] = {"nnunet": {"options": " ".join(options) or "default"} | figures(theirs)}
+    about = {"options": " ".join(options) or "default", "volumes": len(asked.scans)}
+    result: dict[str, Any] = {"nnunet": about | figures(theirs)}
     for name, package in packages.items():
         organs = load_model(package).card.label_table.names
         times = np.median([run.seconds for run in theirs]) / np.median([run.seconds for run in ours[name]])
@@ -217,10 +220,8 @@ def main() -> None:
     asked = tyro.cli(Arguments, description=__doc__)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        packages = {
-            "as nnU-Net": imported(asked, work, faithful=True),
-            "default": imported(asked, work, faithful=False),
-        }
+        packages = {"as nnU-Net": imported(asked, work, faithful=True)} if asked.faithful else {}
+        packages["default"] = imported(asked, work, faithful=False)
         content: dict[str, Any] = {"many": many(asked, work, packages["default"])} if asked.more else {}
         content["default"] = side_by_side(asked, work, packages, ())
         if asked.quick:

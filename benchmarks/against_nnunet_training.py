@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,7 @@ from medseg.training.run import train_model
 from medseg.training.subset import write_subset
 
 CORE = ("brainstem", "spinal_cord", "parotid_gland_right", "parotid_gland_left", "mandible")
+PLAIN = "nnUNetTrainer"
 ID = 901
 HERE = Path(__file__).parent
 
@@ -62,8 +64,10 @@ class Arguments:
     """What is trained and scored."""
     memory_targets: tuple[float, ...] = (2.0, 4.0, 8.0)
     """GB that nnU-Net's planner is given."""
+    trainers: tuple[str, ...] = (PLAIN,)
+    """nnU-Net's own trainers, e.g. nnUNetTrainerNoMirroring, which tells left from right."""
     choose_minutes: float = 10.0
-    """Of each plan, to choose the one that goes on."""
+    """Of each plan with each trainer, to choose the pair that goes on."""
     bf16: bool = False
     """nnU-Net in bf16, too, which by itself trains in fp32 on a CPU."""
     own_masks: bool = False
@@ -174,12 +178,12 @@ def their_runs(given: Arguments, dataset: Dataset) -> list[dict[str, Any]]:
     place = given.work / "nnunet"
     raw = place / "raw" / f"Dataset{ID}_Same"
     _write_raw(raw, dataset)
-    plans = [_plan(given, place, gb) for gb in given.memory_targets]
-    if len(plans) > 1:
-        tried = {plan: _their_run(given, place, dataset, plan, 0, given.choose_minutes) for plan in plans}
-        plans.sort(key=lambda plan: -tried[plan]["mean_dice"])
-        emit_json(place / "chosen.json", {plan: row["mean_dice"] for plan, row in tried.items()})
-    return [_their_run(given, place, dataset, plans[0], seed, given.minutes) for seed in given.seeds]
+    ways = list(product([_plan(given, place, gb) for gb in given.memory_targets], given.trainers))
+    if len(ways) > 1:
+        tried = {way: _their_run(given, place, dataset, way, 0, given.choose_minutes) for way in ways}
+        ways.sort(key=lambda way: -tried[way]["mean_dice"])
+        emit_json(place / "chosen.json", {" ".join(way): row["mean_dice"] for way, row in tried.items()})
+    return [_their_run(given, place, dataset, ways[0], seed, given.minutes) for seed in given.seeds]
 
 
 def _write_raw(raw: Path, dataset: Dataset) -> None:
@@ -226,8 +230,12 @@ def _plan(given: Arguments, place: Path, gb: float) -> str:
     return name
 
 
-def _their_run(given: Arguments, place: Path, dataset: Dataset, plan: str, seed: int, minutes: float) -> dict[str, Any]:
-    results = f"results-{plan}-{seed}-{minutes:g}min{'-bf16' if given.bf16 else ''}"
+def _their_run(
+    given: Arguments, place: Path, dataset: Dataset, way: tuple[str, str], seed: int, minutes: float
+) -> dict[str, Any]:
+    plan, trainer = way
+    other = "" if trainer == PLAIN else f"-{trainer}"
+    results = f"results-{plan}{other}-{seed}-{minutes:g}min{'-bf16' if given.bf16 else ''}"
     done = place / results / "scored.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))
@@ -236,26 +244,33 @@ def _their_run(given: Arguments, place: Path, dataset: Dataset, plan: str, seed:
     half = ("--bf16",) if given.bf16 else ()
     _call(
         given, place, "python", str(HERE / "nnunet_timed.py"), "--preprocessed", str(folder), "--plans", plan,
-        "--minutes", str(minutes), "--seed", str(seed), *few, *half, results=results,
+        "--trainer", trainer, "--minutes", str(minutes), "--seed", str(seed), *few, *half, results=results,
     )  # fmt: skip
     (state,) = (place / results).rglob("timed.json")
     masks = place / results / "masks"
     if given.own_masks:
         _segment(state.parents[1], dataset, masks)
     else:
-        _predict(given, place, plan, masks, results)
+        _predict(given, place, way, masks, results)
     references = dataset.of("validation")[0].label.parent
     scores = score(masks, references, references.parent / "index.json", given.organs)
     timed = json.loads(state.read_text())
-    row = {"plan": plan, "seed": seed, "seconds": timed["seconds"], "iterations": timed["iterations"]}
+    row = {
+        "plan": plan,
+        "trainer": trainer,
+        "seed": seed,
+        "seconds": timed["seconds"],
+        "iterations": timed["iterations"],
+    }
     return _keep(done, row | {"scores": scores, "mean_dice": mean_dice(scores, given.organs), "curve": timed["curve"]})
 
 
-def _predict(given: Arguments, place: Path, plan: str, masks: Path, results: str) -> None:
+def _predict(given: Arguments, place: Path, way: tuple[str, str], masks: Path, results: str) -> None:
     """nnU-Net's own command on all validation patients."""
     images = place / "raw" / f"Dataset{ID}_Same" / "imagesTs"
     _call(
-        given, place, "nnUNetv2_predict", "-i", str(images), "-o", str(masks), "-d", str(ID), "-p", plan,
+        given, place, "nnUNetv2_predict", "-i", str(images), "-o", str(masks), "-d", str(ID), "-p", way[0],
+        "-tr", way[1],
         "-c", "3d_fullres", "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1",
         *(("--disable_tta",) if given.smoke else ()), results=results,
     )  # fmt: skip

@@ -15,9 +15,11 @@ import random
 import time
 from pathlib import Path
 
+import nnunetv2
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
 EXPONENT = 0.9
 
@@ -95,6 +97,7 @@ def main() -> None:
     parser.add_argument("--preprocessed", type=Path, required=True, help="folder of the dataset in nnUNet_preprocessed")
     parser.add_argument("--plans", default="nnUNetPlans")
     parser.add_argument("--configuration", default="3d_fullres")
+    parser.add_argument("--trainer", default="nnUNetTrainer", help="one of nnU-Net's own, e.g. nnUNetTrainerAdam1en3")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--iterations", type=int, default=10**9)
     parser.add_argument("--save-minutes", type=float, default=5.0)
@@ -109,7 +112,9 @@ def main() -> None:
     # Its own command line puts this into the plans, too.
     plans["continue_training"] = any(Path(os.environ["nnUNet_results"]).rglob("timed.json"))  # noqa: SIM112
     dataset = json.loads((given.preprocessed / "dataset.json").read_text())
-    trainer = nnUNetTrainer(plans, given.configuration, 0, dataset, torch.device(given.device))
+    trainers = str(Path(nnunetv2.__path__[0]) / "training" / "nnUNetTrainer")
+    kind = recursive_find_python_class(trainers, given.trainer, "nnunetv2.training.nnUNetTrainer")
+    trainer = kind(plans, given.configuration, 0, dataset, torch.device(given.device))
     trainer.initialize()
     folder = Path(trainer.output_folder)
     state = folder / "timed.json"

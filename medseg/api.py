@@ -41,7 +41,7 @@ def segment(
         model: name of an installed model, or the folder of a package.
         series: number or UID of the series, where a folder holds several.
         progress: called with every step forward; raising `Cancelled` in it stops the job.
-        options: backend, precision, a limit of memory, a localiser.
+        options: backend, precision, a limit of memory, a localiser, organs whose probabilities are kept.
 
     Returns:
         The mask on the scan's own grid, measured. Empty organs are rows with 0 ml and
@@ -50,7 +50,7 @@ def segment(
     Raises:
         InputError: the scan cannot be used; the text names the file and the way out.
         ModelError: the model is unknown, damaged or altered.
-        ConfigError: a backend or precision that does not exist here.
+        ConfigError: a backend, precision or organ that does not exist here.
         ResourceError: the scan does not fit into the allowed memory.
     """
     report, clock, options = progress or ignore, StageClock(), options or Options()
@@ -63,7 +63,7 @@ def segment(
     with clock.stage("read"):
         report(Progress("read", 0.02, "Reading the scan"))
         volume = _volume(source, series, options)
-    raw = segmenter(volume, clock, report, options.max_memory_mb)
+    raw = segmenter(volume, clock, report, options)
     with clock.stage("measure"):
         report(Progress("measure", 0.92, "Measuring"))
         measurements = measure(raw.label_map, volume, segmenter.labels)
@@ -72,7 +72,7 @@ def segment(
     verdict = "segmented" if raw.label_map.labels.any() else "empty"
     run = _run_report(volume, package, segmenter, clock) | _foretold(raw) | {"verdict": verdict}
     run |= {"accepted": options.accept} if options.accept else {}
-    return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run)
+    return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run, raw.probabilities)
 
 
 def _volume(source: str | Path | Volume, series: str | int | None, options: Options) -> Volume:
@@ -93,7 +93,7 @@ def forecast(volume: Volume, *, model: str = DEFAULT_MODEL, options: Options | N
     """
     options = options or Options()
     _, segmenter = warm_segmenter(model, options)
-    return segmenter.forecast(volume, options.max_memory_mb)
+    return segmenter.forecast(volume, options)
 
 
 def _checked(volume: Volume) -> Volume:

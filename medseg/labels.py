@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,11 @@ class Label:
         side = words[-1] if words[-1] in ("left", "right") else ""
         head = " ".join(words[:-1] if side else words)
         return f"{head.capitalize()}, {side}" if side else head.capitalize()
+
+    @property
+    def stem(self) -> str:
+        """The name as a part of a file's name: one from a foreign model never leads out of the folder."""
+        return re.sub(r"[^\w-]", "_", self.name)
 
 
 # Colours follow the eye's distance on grey; codes are SNOMED CT body structures (a side is in the name).

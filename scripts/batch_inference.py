@@ -49,6 +49,9 @@ class Settings:
     accept: str | None = None
     """A reason to go on with scans that are no CT or hold no Hounsfield units; it is put on record."""
 
+    probabilities: str = ""
+    """Organs whose probability is written as well, e.g. brainstem,mandible or all."""
+
 
 def main() -> int:
     """Parse, call, exit code."""
@@ -67,7 +70,9 @@ def main() -> int:
             series=asked.series,
             force=asked.force,
             workers=asked.workers,
-            options=Options.asked(asked.backend, asked.precision, asked.max_memory, asked.localiser, asked.accept),
+            options=Options.asked(
+                asked.backend, asked.precision, asked.max_memory, asked.localiser, asked.accept, asked.probabilities
+            ),
         )
     except MedsegError as error:
         print(f"Error: {error}", file=sys.stderr)

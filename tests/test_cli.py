@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from medseg.cli import main
 from tests.inference.planted import planted_volume, threshold_card, write_package
@@ -73,6 +75,27 @@ def test_an_unknown_model_is_a_sentence_and_an_exit_code(tmp_path: Path) -> None
     assert done.stderr.startswith("Error: No model named 'no-such-model'; installed: ")
     assert "tissue-hu" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_probabilities_lie_beside_the_mask_and_are_part_of_the_task(tmp_path: Path) -> None:
+    volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0), orientation="LPS")
+    scan, model = write_nifti(tmp_path / "scan.nii.gz", volume), write_package(tmp_path / "model")
+    asked = ("segment", scan, "-o", tmp_path / "out", "--model", model, "--backend", "torch")
+    done = medseg(*asked, "--probabilities", "parotid_gland_left")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / "scan"
+    percent, mask = (
+        sitk.ReadImage(str(folder / name)) for name in ("probability_parotid_gland_left.nii.gz", "mask.nii.gz")
+    )
+    assert percent.GetDirection() == mask.GetDirection()
+    assert percent.GetOrigin() == mask.GetOrigin()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(percent) > 50, sitk.GetArrayFromImage(mask) == 1)
+    assert "1 unchanged" in medseg(*asked, "--probabilities", "parotid_gland_left").stdout
+    assert "1 done" in medseg(*asked).stdout
+    assert not list(folder.glob("probability_*"))
+    slip = medseg(*asked, "--probabilities", "parotid")
+    assert slip.returncode == 64
+    assert slip.stderr.startswith("Error: 'parotid' is no organ of model threshold@1.2.3.")
 
 
 def test_a_limit_of_memory_is_kept_or_refused_by_name(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def import_model(
     )
 
 
-def register_model(package: Positional[Path], /, out: MaybeOut = None) -> int:
+def register_model(package: Positional[Path], /, out: MaybeOut = None, tracking: Path | None = None) -> int:
     """Copy a finished package to a shelf as NAME@VERSION (`medseg models register` is the same command).
 
     What `--model NAME` means stays as it is until `medseg models promote`.
@@ -74,34 +74,45 @@ def register_model(package: Positional[Path], /, out: MaybeOut = None) -> int:
     Args:
         package: Folder of a package, e.g. RUN/package.
         out: The shelf; the first folder of $MEDSEG_MODELS if not given.
+        tracking: MLflow folder (`tracking:` of a config) whose model registry is to show the shelf's versions, too.
     """
-    from medseg.models.console import change_versions
-
-    return change_versions("register", str(package), out)
+    return _change("register", str(package), out, tracking)
 
 
-def promote_model(model: Positional[str], /, out: MaybeOut = None) -> int:
+def promote_model(model: Positional[str], /, out: MaybeOut = None, tracking: Path | None = None) -> int:
     """Let `--model NAME` mean this version from now on (`medseg models promote` is the same command).
 
     Args:
         model: NAME@VERSION.
         out: The shelf; the first folder of $MEDSEG_MODELS if not given.
+        tracking: MLflow folder whose model registry is to follow.
     """
-    from medseg.models.console import change_versions
-
-    return change_versions("promote", model, out)
+    return _change("promote", model, out, tracking)
 
 
-def roll_back_model(name: Positional[str], /, out: MaybeOut = None) -> int:
+def roll_back_model(name: Positional[str], /, out: MaybeOut = None, tracking: Path | None = None) -> int:
     """Take the last promotion back (`medseg models rollback` is the same command).
 
     Args:
         name: Of the model, without a version.
         out: The shelf; the first folder of $MEDSEG_MODELS if not given.
+        tracking: MLflow folder whose model registry is to follow.
     """
+    return _change("rollback", name, out, tracking)
+
+
+def _change(what: str, model: str, out: Path | None, tracking: Path | None) -> int:
     from medseg.models.console import change_versions
 
-    return change_versions("rollback", name, out)
+    if tracking is None:
+        change_versions(what, model, out)
+        return 0
+    from medseg.training.tracking import mirror_versions, require_mlflow
+
+    require_mlflow()
+    mirror_versions(change_versions(what, model, out), tracking)
+    print(f"MLflow's registry in {tracking} shows the same.")
+    return 0
 
 
 def ensemble_models(

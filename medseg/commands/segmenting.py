@@ -26,6 +26,7 @@ def segment(
     max_memory: str | None = None,
     localiser: str | None = None,
     accept: str | None = None,
+    probabilities: str = "",
     formats: Annotated[str, arg(name="format", metavar="NAME,NAME")] = "nifti,csv",
 ) -> int:
     """Segment CT scans: named organs, their volumes, a mask on the scan's own grid.
@@ -52,13 +53,19 @@ def segment(
             there (a coarse model before a fine one of a long scan).
         accept: A reason to go on with scans that are no CT or hold no Hounsfield units. It stands in the findings and
             the run report. Damaged files and contradicting geometry stay refused.
+        probabilities: Organs whose probability is written as well, e.g. brainstem,mandible or all:
+            probability_ORGAN.nii.gz, 0 to 100 per cent at every voxel, as the network gives it.
         formats: Further files beside these: dicom-seg, dicom-seg-labelmap, rtstruct (of DICOM scans), stl, glb,
             seg.nrrd (3D Slicer), report-html, report-pdf. Needs medseg[exports].
     """
     from medseg.exports import parse_formats
     from medseg.jobs.console import run_and_report
+    from medseg.models.store import load_model
     from medseg.runtime.options import Options
 
+    options = Options.asked(backend, precision, max_memory, localiser, accept, probabilities)
+    if options.probabilities:
+        load_model(model).card.maps(options.probabilities)  # a slip of the pen is told before any study
     return run_and_report(
         paths,
         out,
@@ -66,7 +73,7 @@ def segment(
         series=series,
         force=force,
         workers=workers,
-        options=Options.asked(backend, precision, max_memory, localiser, accept),
+        options=options,
         formats=parse_formats(formats),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,9 +45,8 @@ def write_stl(folder: Path, result: Segmentation) -> list[Path]:
 
 
 def stl_name(label: Label) -> str:
-    """File name of an organ's surface; a name from a foreign model never leads out of the folder."""
-    name = re.sub(r"[^\w-]", "_", label.name)
-    return f"{name}.stl"
+    """File name of an organ's surface."""
+    return f"{label.stem}.stl"
 
 
 def stl_bytes(surface: Surface) -> bytes:

@@ -247,6 +247,17 @@ def write_label_map(path: Path, labels: Array, geometry: Geometry) -> Path:
     return _write(path, labels.astype(np.uint8), geometry)
 
 
+def write_percent(path: Path, percent: Array, geometry: Geometry) -> Path:
+    """Write probabilities in whole per cent, uint8 0..100 (i, j, k), as .nii.gz.
+
+    Raises:
+        OutputError: other values, or it could not be written, or reads back differently.
+    """
+    if percent.max(initial=0) > 100:
+        raise OutputError(f"{path}: {percent.max()} per cent.")
+    return write_label_map(path, percent, geometry)
+
+
 def write_scan(path: Path, volume: Volume) -> Path:
     """Write a CT as int16 .nii.gz, HU rounded to whole numbers, no text fields.
 

@@ -15,6 +15,7 @@ from medseg.imaging.volume import Finding, Volume
 from medseg.inference.memory import Forecast
 from medseg.inference.region import Region
 from medseg.inference.segmenter import NetworkSegmenter, Raw
+from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.runtime.provenance import StageClock
 
@@ -47,27 +48,26 @@ class LocalisedSegmenter:
         volume: Volume,
         clock: StageClock,
         progress: ProgressCallback = ignore,
-        max_memory_mb: float | None = None,
+        options: Options | None = None,
     ) -> Raw:
         """Label `volume`; a finding tells where it was searched."""
+        options = options or Options()
         with clock.stage("localise"):
             progress(Progress("localise", 0.05, "Looking where the organs are"))
-            region, finding = self._region(volume, max_memory_mb, progress)
-        raw = self.full(volume, clock, progress, max_memory_mb, within=region)
+            region, finding = self._region(volume, options, progress)
+        raw = self.full(volume, clock, progress, options, within=region)
         return replace(raw, findings=(finding, *raw.findings))
 
-    def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> Forecast:
+    def forecast(self, volume: Volume, options: Options | None = None) -> Forecast:
         """As if the whole body had to be searched: where the organs are is not known yet.
 
         Raises:
             ResourceError: no plan keeps the limit.
         """
-        return self.full.forecast(volume, max_memory_mb)
+        return self.full.forecast(volume, options)
 
-    def _region(
-        self, volume: Volume, max_memory_mb: float | None, progress: ProgressCallback
-    ) -> tuple[Region | None, Finding]:
-        plan = self.quick.forecast(volume, max_memory_mb)
+    def _region(self, volume: Volume, options: Options, progress: ProgressCallback) -> tuple[Region | None, Finding]:
+        plan = self.quick.forecast(volume, replace(options, probabilities=()))
         # Without the limit: what the other model needs of the whole scan is no matter where only a part is searched.
         if plan.seconds > WORTH * self.full.forecast(volume).seconds:
             return None, _whole(f"{self.quick.id} would save no time here")

@@ -127,6 +127,7 @@ class Job:
         searched: the box of the model's grid that is computed at all; None is all of it.
         body: about where in it windows will lie, for the time alone; None is everywhere.
         bare: labels are decided and nothing else; the image that the network wants is in memory, too.
+        maps: organs whose probability is kept for every voxel of the scan.
     """
 
     source: Geometry
@@ -135,6 +136,7 @@ class Job:
     searched: Box | None = None
     body: Box | None = None
     bare: bool = False
+    maps: int = 0
 
     @property
     def grid(self) -> Geometry:
@@ -169,8 +171,8 @@ def forecast(job: Job, tile: TileCost, occupied_mb: float, parts: tuple[int, int
     """
     visited, voxels = job.visited(), math.prod(job.source.shape)
     stream = _stream_bytes(job, parts, tile.batch) + tile.memory_mb * MB
-    # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each.
-    stages = [stream] if job.bare else [prepare_bytes(job), stream, 7 * voxels]
+    # After the network come the mask, its confidence and their cleaned copies, a byte a voxel each, as maps have.
+    stages = [stream] if job.bare else [prepare_bytes(job), stream, (7 + job.maps) * voxels]
     peak_mb = occupied_mb + max(stages) / MB + _LATER_MB
     visits = count_visits(Windows.of(job.spec, visited), visited, columns(visited, parts))
     looks = visits * (1 + _MIRRORED * (job.images - 1))
@@ -212,9 +214,10 @@ def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
     tiles = 2 * batch * math.prod(spec.patch_size)  # images: these and the next
     product = classes * math.prod(spec.patch_size)  # one window's logits, where they come in half precision
     twins = 0 if job.images == 1 else 4 * batch * product  # their sum, one of them, put back, and the mean
-    scan = 2 * math.prod(job.source.shape)  # labels and confidence
+    scan = (2 + job.maps) * math.prod(job.source.shape)  # labels, confidence, and one map that is turned at the end
+    shares = 2 * SLAB_VALUES if job.maps else 0
     image = 0 if job.bare else math.prod(job.grid.shape)
-    return scan + _FLOAT * (image + kept * sums + blocks + tiles + product + twins)
+    return scan + _FLOAT * (image + kept * sums + blocks + shares + tiles + product + twins)
 
 
 def fit(

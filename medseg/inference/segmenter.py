@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -44,11 +44,15 @@ CPU_BATCHES, GPU_BATCHES = (1,), (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class Raw:
-    """What a segmenter returns: labels on the volume's grid and what to say about them."""
+    """What a segmenter returns: labels on the volume's grid and what to say about them.
+
+    `probabilities` are uint8 in per cent, by organ, of those that the options name.
+    """
 
     label_map: LabelMap
     findings: tuple[Finding, ...]
     forecast: Forecast | None = None
+    probabilities: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Segmenter(Protocol):
@@ -61,10 +65,10 @@ class Segmenter(Protocol):
         volume: Volume,
         clock: StageClock,
         progress: ProgressCallback = ignore,
-        max_memory_mb: float | None = None,
+        options: Options | None = None,
     ) -> Raw: ...
 
-    def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> Forecast | None: ...
+    def forecast(self, volume: Volume, options: Options | None = None) -> Forecast | None: ...
 
 
 class NetworkSegmenter:
@@ -87,7 +91,7 @@ class NetworkSegmenter:
         self.labels: LabelTable = card.label_table
         if list(self.labels.names.values()) != list(range(1, len(self.labels) + 1)):
             raise ModelIntegrityError(f"Model {card.id}: the labels of a network must be numbered 1, 2, 3 ...")
-        self.id = card.id
+        self.id, self.maps = card.id, card.maps
         twins = twins_of(card.input, self.labels)
         self.predict = self.paced = Paced(checked(predictor))
         self.refine = mean_of_twins(self.predict, twins)
@@ -95,14 +99,15 @@ class NetworkSegmenter:
         self.learn: Learn = _forget
         self.anatomy: Anatomy | None = card.anatomy
         self.keep_islands = card.keep_islands
-        self.neighbours = 1  # processes that share the machine's memory, this one included
 
-    def forecast(self, volume: Volume, max_memory_mb: float | None = None, within: Region | None = None) -> Forecast:
-        """Time and peak memory of this scan, and the plan that keeps the limit.
+    def forecast(self, volume: Volume, options: Options | None = None, within: Region | None = None) -> Forecast:
+        """Time and peak memory of this scan, and the plan that keeps the limit of the options.
 
         Raises:
             ResourceError: no plan keeps it.
+            ConfigError: probabilities of an organ that the model does not know.
         """
+        options = options or Options()
         occupied_mb = occupied_by(volume.hu)  # before windows are measured, which may leave something behind
         costs, grid = self.costs(), self.grid_of(volume)
         job = Job(
@@ -111,8 +116,9 @@ class NetworkSegmenter:
             classes=len(self.labels) + 1,
             searched=None if within is None else within.on(grid, MARGIN_MM),
             body=self._body(volume, grid),
+            maps=len(self.maps(options.probabilities)),
         )
-        return fit(job, costs, occupied_mb, max_memory_mb, volume.name, free_mb() / self.neighbours)
+        return fit(job, costs, occupied_mb, options.max_memory_mb, volume.name, free_mb() / options.neighbours)
 
     def _body(self, volume: Volume, grid: Geometry) -> Box | None:
         """Roughly where windows will lie; None is everywhere."""
@@ -130,26 +136,35 @@ class NetworkSegmenter:
         volume: Volume,
         clock: StageClock,
         progress: ProgressCallback = ignore,
-        max_memory_mb: float | None = None,
+        options: Options | None = None,
         within: Region | None = None,
     ) -> Raw:
         """Label `volume`. Progress runs from 0.1 to 0.9 of the whole job.
 
         `within` is the region that is searched, with a margin; beyond it lies background.
         """
+        options = options or Options()
         with clock.stage("forecast"):
-            plan = self.forecast(volume, max_memory_mb, within)
+            plan = self.forecast(volume, options, within)
             progress(Progress("forecast", 0.08, f"This will take {plan}"))
         self.paced.pace()
-        label_map = self._decide(volume, plan, clock, progress, within)
+        maps = self.maps(options.probabilities)
+        label_map = self._decide(volume, plan, clock, progress, within, tuple(maps.values()))
         if (seconds := self.paced.pace()) is not None:
             self.learn(plan.batch, seconds)
         with clock.stage("clean"):
             progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
-            return replace(self._clean(label_map, volume), forecast=plan)
+            found = {name: label_map.probabilities[value] for name, value in maps.items()}
+            return replace(self._clean(label_map, volume), forecast=plan, probabilities=found)
 
     def _decide(
-        self, volume: Volume, plan: Forecast, clock: StageClock, progress: ProgressCallback, within: Region | None
+        self,
+        volume: Volume,
+        plan: Forecast,
+        clock: StageClock,
+        progress: ProgressCallback,
+        within: Region | None,
+        maps: Sequence[int],
     ) -> LabelMap:
         """The network's labels; the image that it saw is gone afterwards, which cleaning has room for."""
         with clock.stage("prepare"):
@@ -163,7 +178,7 @@ class NetworkSegmenter:
                 self.refine,
                 within,
             )
-            return restore_blocks(blocks, prepared.grid, prepared.source)
+            return restore_blocks(blocks, prepared.grid, prepared.source, maps)
 
     def rough(self, volume: Volume, organs: Sequence[str], plan: Forecast, on_window: Callable[[float], None]) -> Array:
         """Where any of `organs` is, bool on the model's own grid; neither cleaned nor checked.
@@ -220,9 +235,9 @@ class TissueSegmenter:
     """The model-free `tissue-hu`: thresholds and morphology, nothing learned."""
 
     def __init__(self, card: ModelCard) -> None:
-        self.labels = card.label_table
+        self.labels, self.maps = card.label_table, card.maps
 
-    def forecast(self, volume: Volume, max_memory_mb: float | None = None) -> None:
+    def forecast(self, volume: Volume, options: Options | None = None) -> None:
         """Nothing is foretold of rules."""
 
     def __call__(
@@ -230,12 +245,18 @@ class TissueSegmenter:
         volume: Volume,
         clock: StageClock,
         progress: ProgressCallback = ignore,
-        max_memory_mb: float | None = None,
+        options: Options | None = None,
     ) -> Raw:
-        """Label `volume` with body, lungs, bone and fat; says so where a limit was asked for, which it cannot keep."""
+        """Label `volume` with body, lungs, bone and fat; says so where a limit was asked for, which it cannot keep.
+
+        Raises:
+            ConfigError: probabilities were asked for.
+        """
+        options = options or Options()
+        self.maps(options.probabilities)
         with clock.stage("segment"):
             label_map, findings = segment_tissue(volume, self.labels, progress)
-        if max_memory_mb is not None:
+        if options.max_memory_mb is not None:
             findings.append(
                 Finding("no_limit", "This model works without a network; the limit of memory was not kept.")
             )
@@ -255,7 +276,6 @@ def build_segmenter(package: ModelPackage, options: Options | None = None) -> Se
     options = options or Options()
     predictor = build_predictor(package, options.backend, options.precision)
     segmenter = NetworkSegmenter(predictor, card)
-    segmenter.neighbours = options.neighbours
     way = f"{predictor.backend} {predictor.precision}"
     segmenter.costs = partial(_remembered, package, segmenter.costs, way)
     segmenter.learn = partial(_learned, package, way)

@@ -33,10 +33,10 @@ def _with_network(package: ModelPackage, segmenter: Segmenter) -> NetworkSegment
 
 
 def _loaded(name: str, options: Options) -> tuple[ModelPackage, Segmenter]:
-    return _warm(name, load_model(name).sha256, options.backend, options.precision)
+    return _warm(name, load_model(name).sha256, options.engine)
 
 
 @lru_cache(maxsize=4)
-def _warm(name: str, sha256: str, backend: str, precision: str) -> tuple[ModelPackage, Segmenter]:
+def _warm(name: str, sha256: str, engine: Options) -> tuple[ModelPackage, Segmenter]:
     package = load_model(name)
-    return package, build_segmenter(package, Options(backend, precision))
+    return package, build_segmenter(package, engine)

@@ -99,7 +99,7 @@ def _request(message: dict[str, Any]) -> JobRequest:
         Path(message["out"]),
         message["model"],
         message["series"],
-        Options(**message["options"]),
+        Options.from_json(message["options"]),
         tuple(message["formats"]),
         message["extra"],
     )

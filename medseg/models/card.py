@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,7 @@ from medseg.preprocess.intensity import Intensity
 Range = tuple[float, float, float]
 Millimetres = Annotated[float, Field(gt=0)]
 Voxels = Annotated[int, Field(gt=0)]
+ALL = "all"
 
 
 class _Strict(BaseModel):
@@ -178,3 +180,17 @@ class ModelCard(_Strict):
     @property
     def label_table(self) -> LabelTable:
         return LabelTable.from_json(self.labels)
+
+    def maps(self, organs: Sequence[str]) -> dict[str, int]:
+        """{organ: value} of those whose probability at every voxel is asked for; 'all' is every one.
+
+        Raises:
+            ConfigError: an organ that the model does not know, or a model that has no probabilities.
+        """
+        if organs and self.kind == "rules":
+            raise ConfigError(f"Model {self.id} works by rules: it has no probabilities.", advice="Leave them out.")
+        known = self.label_table.names
+        if wrong := [organ for organ in organs if organ not in known and organ != ALL]:
+            advice = f"There are: {', '.join((*known, ALL))}."
+            raise ConfigError(f"{wrong[0]!r} is no organ of model {self.id}.", advice=advice)
+        return {organ: value for organ, value in known.items() if organ in organs or ALL in organs}

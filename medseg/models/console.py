@@ -11,7 +11,7 @@ from rich.table import Table
 
 from medseg.models.card import ModelCard
 from medseg.models.store import list_models, load_model
-from medseg.models.versions import own_shelf, promote, register, roll_back, versions_of
+from medseg.models.versions import Version, own_shelf, promote, register, roll_back, versions_of
 
 
 def print_models(*, as_json: bool) -> int:
@@ -44,16 +44,17 @@ def print_card(name: str, *, as_json: bool) -> int:
     return 0
 
 
-def change_versions(what: str, model: str, shelf: Path | None) -> int:
-    """Register, promote or roll back, and show what stands on the shelf then; returns the exit code."""
+def change_versions(what: str, model: str, shelf: Path | None) -> list[Version]:
+    """Register, promote or roll back, and show what stands on the shelf then; returns the versions of that name."""
     place = own_shelf(shelf)
     act = {"register": lambda: register(Path(model), place), "promote": lambda: promote(model, place)}
     done = act[what]() if what in act else roll_back(model, place)
     name = done.id.split("@")[0]
-    for version in versions_of(name, place):
+    found = versions_of(name, place)
+    for version in found:
         print(f"{'*' if version.current else ' '} {version.id}  {version.folder}")
     print(f"`--model {name}` means the one with the star where $MEDSEG_MODELS names {place}.")
-    return 0
+    return found
 
 
 def _mean_dice(card: ModelCard) -> str:

@@ -8,8 +8,8 @@ grow with classes x scan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -19,6 +19,7 @@ from medseg.imaging.volume import Array, Geometry, restore_orientation
 from medseg.preprocess.blocks import LogitBlock, whole
 
 SLAB_VALUES = 2_000_000  # interpolated logits held at a time
+_TRACE = 5.3  # logits below background at which an organ's probability rounds to 0 per cent
 _REACH = 0.51  # model voxels beyond the outermost centres that still belong to the grid
 Box = tuple[slice, slice, slice]
 
@@ -30,12 +31,15 @@ class LabelMap:
     Attributes:
         labels: uint8, 0 is background.
         confidence: uint8, the probability of the decided label in 1/255; 0 where background.
-        geometry: the grid of both.
+        geometry: the grid of all.
+        probabilities: by label value, uint8 in per cent, of those that were asked for; as the network gives them,
+            before anything is cleaned.
     """
 
     labels: Array
     confidence: Array
     geometry: Geometry
+    probabilities: Mapping[int, Array] = field(default_factory=dict)
 
 
 def restore(logits: Array, grid: Geometry, source: Geometry) -> LabelMap:
@@ -43,34 +47,38 @@ def restore(logits: Array, grid: Geometry, source: Geometry) -> LabelMap:
     return restore_blocks([whole(logits)], grid, source)
 
 
-def restore_blocks(blocks: Iterable[LogitBlock], grid: Geometry, source: Geometry) -> LabelMap:
+def restore_blocks(
+    blocks: Iterable[LogitBlock], grid: Geometry, source: Geometry, wanted: Sequence[int] = ()
+) -> LabelMap:
     """Decide labels on `source` from blocks of logits on `grid`, each as it comes.
 
     `grid` is any grid made by `prepare` from `source`; the result is indexed as `source`. Cells of the grid
-    that no block owns are background.
+    that no block owns are background. `wanted` are the label values whose probabilities are kept.
     """
     canonical = source.canonical()
     labels = np.zeros(canonical.shape, dtype=np.uint8)
     confidence = np.zeros(canonical.shape, dtype=np.uint8)
+    percent = {value: np.zeros(canonical.shape, dtype=np.uint8) for value in wanted}
     # Rounded, so that a tie between two labels falls alike in every orientation of a file.
     to_grid = np.round(np.linalg.inv(grid.affine) @ canonical.affine, 9)
     turn = to_grid[:3, :3]
     parallel = np.abs(turn - np.diag(np.diag(turn))).max() < 1e-6
     way = (_Parallel if parallel else _Turned)(to_grid, canonical.shape, grid.shape)
     for block in blocks:
-        cells = _organ_cells(block)
+        cells = _organ_cells(block, _TRACE if percent else 0.0)
         if cells is None:
             continue
         for slab, logits, mine in way.sample(block, cells):
             label, sure = decide(logits)
             labels[slab] = np.where(mine, label, labels[slab])
             confidence[slab] = np.where(mine, sure, confidence[slab])
-    ornt = source.to_canonical
-    return LabelMap(
-        np.ascontiguousarray(restore_orientation(labels, ornt)),
-        np.ascontiguousarray(restore_orientation(confidence, ornt)),
-        source,
-    )
+            for value, shares in _percent(logits, percent):
+                percent[value][slab] = np.where(mine, shares, percent[value][slab])
+
+    def back(array: Array) -> Array:
+        return np.ascontiguousarray(restore_orientation(array, source.to_canonical))
+
+    return LabelMap(back(labels), back(confidence), source, {value: back(map_) for value, map_ in percent.items()})
 
 
 def decide(logits: Array) -> tuple[Array, Array]:
@@ -81,11 +89,21 @@ def decide(logits: Array) -> tuple[Array, Array]:
     return label, np.where(label > 0, np.round(probability * 255), 0).astype(np.uint8)
 
 
-def _organ_cells(block: LogitBlock) -> Box | None:
-    """The owned cells with an organ at one of their voxels at least; between background lies background."""
+def _percent(logits: Array, values: Iterable[int]) -> Iterator[tuple[int, Array]]:
+    """Softmax probability of some channels of [C, ...], uint8 in per cent."""
+    for value in values:
+        odds = np.exp(np.clip(logits - logits[value], None, 80.0)).sum(axis=0)
+        yield value, np.round(100.0 / odds).astype(np.uint8)
+
+
+def _organ_cells(block: LogitBlock, reach: float) -> Box | None:
+    """The owned cells with an organ at one of their voxels at least; between background lies background.
+
+    An organ counts as far as it comes within `reach` logits of background.
+    """
     if len(block.logits) < 2:
         return None
-    found = block.logits[1:].max(axis=0) > block.logits[0]
+    found = block.logits[1:].max(axis=0) > block.logits[0] - reach
     if not found.any():
         return None
     sides = []

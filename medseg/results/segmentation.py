@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import OutputError
 from medseg.imaging.emit import emit, emit_json, emit_text
-from medseg.imaging.nifti import write_label_map
+from medseg.imaging.nifti import write_label_map, write_percent
 from medseg.imaging.volume import Array, Finding, Volume
 from medseg.labels import LabelTable
 from medseg.results.measure import Measurement
@@ -19,6 +20,8 @@ COLUMNS = (
     "organ", "label", "volume_ml", "mean_hu", "sd_hu", "extent_right_mm", "extent_anterior_mm",
     "extent_superior_mm", "slices", "touches_edge", "mean_probability",
 )  # fmt: skip
+
+_PROBABILITY = "probability_{}.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Segmentation:
         measurements: a row per organ of the table.
         findings: what a reader should know, of the scan and of the result.
         run: versions, hashes, timings, memory.
+        probabilities: uint8 in per cent on the scan's grid, by organ, of those that were asked for: as the network
+            gives them, before islands were removed from the mask and anatomy was checked.
     """
 
     mask: Array
@@ -40,9 +45,10 @@ class Segmentation:
     measurements: tuple[Measurement, ...]
     findings: tuple[Finding, ...]
     run: dict[str, Any]
+    probabilities: Mapping[str, Array] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> Path:
-        """Write mask.nii.gz, labels.json, measurements.csv and .json, preview.png, run.json.
+        """Write mask.nii.gz, labels.json, measurements.csv and .json, preview.png, run.json, and any probabilities.
 
         Every file appears only when it is complete and has been read back. run.json comes last,
         and one of an earlier result goes first: where it stands, the files beside it belong to it.
@@ -58,6 +64,10 @@ class Segmentation:
         out = Path(folder)
         _withdraw(out / "run.json")
         write_label_map(out / "mask.nii.gz", self.mask, self.volume.geometry)
+        for earlier in out.glob(_PROBABILITY.format("*")):
+            _withdraw(earlier)
+        for organ, percent in self.probabilities.items():
+            write_percent(out / _PROBABILITY.format(self.labels[organ].stem), percent, self.volume.geometry)
         emit_json(out / "labels.json", {"model": self.run.get("model", {}), "labels": self.labels.to_json()})
         emit_text(out / "measurements.csv", self.to_csv())
         emit_json(out / "measurements.json", [row.to_json() for row in self.measurements])

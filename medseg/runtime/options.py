@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from medseg.errors import ConfigError
 
@@ -25,6 +26,7 @@ class Options:
             there; None works on the whole body.
         accept: the user's reason to go on with what is no CT or holds no Hounsfield units; '' refuses it.
         neighbours: processes that compute at the same time and share what is free, this one included.
+        probabilities: organs whose probability is wanted at every voxel, not the label alone; 'all' is every organ.
     """
 
     backend: str = field(default_factory=lambda: os.environ.get("MEDSEG_BACKEND", AUTO))
@@ -33,12 +35,20 @@ class Options:
     localiser: str | None = None
     accept: str = ""
     neighbours: int = 1
+    probabilities: tuple[str, ...] = ()
 
     @property
     def way(self) -> str:
-        """What the user asked for and a mask depends on: backend and precision (its last voxels), and the localiser."""
-        how = "" if (self.backend, self.precision) == (AUTO, AUTO) else f"{self.backend} {self.precision}"
-        return how if self.localiser is None else f"{how} localiser {self.localiser}".strip()
+        """What the user asked for and a result depends on: backend, precision, the localiser, probabilities."""
+        how = [] if (self.backend, self.precision) == (AUTO, AUTO) else [self.backend, self.precision]
+        how += [] if self.localiser is None else ["localiser", self.localiser]
+        how += ["probabilities", ",".join(sorted(self.probabilities))] if self.probabilities else []
+        return " ".join(how)
+
+    @property
+    def engine(self) -> Options:
+        """Only what a loaded network depends on: backend and precision."""
+        return Options(self.backend, self.precision)
 
     @classmethod
     def asked(
@@ -48,6 +58,7 @@ class Options:
         max_memory: str | None,
         localiser: str | None = None,
         accept: str | None = None,
+        probabilities: str = "",
     ) -> Options:
         """The options of a command line.
 
@@ -57,8 +68,14 @@ class Options:
         limit = None if max_memory is None else parse_memory_mb(max_memory)
         if accept is not None and not accept.strip():
             raise ConfigError("--accept needs a reason.", advice='Write it as --accept "phantom, HU checked by hand".')
-        chosen = cls(precision=precision, max_memory_mb=limit, localiser=localiser, accept=accept or "")
-        return chosen if backend is None else replace(chosen, backend=backend)
+        organs = tuple(dict.fromkeys(part for part in re.split(r"[,\s]+", probabilities) if part))
+        chosen = cls(AUTO, precision, limit, localiser, accept or "", probabilities=organs)
+        return replace(chosen, backend=backend or cls().backend)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Options:
+        """What `dataclasses.asdict` made of options, after a way through JSON."""
+        return cls(**values | {"probabilities": tuple(values["probabilities"])})
 
 
 def parse_memory_mb(text: str) -> float:

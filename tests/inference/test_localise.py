@@ -98,13 +98,15 @@ def test_a_limit_that_the_whole_scan_would_break_is_kept_by_a_part_of_it(tmp_pat
     shares: list[float] = []
     foretold = full.forecast
 
-    def tight(volume: Volume, limit: float | None = None, within: Region | None = None) -> Forecast:
-        if limit is not None and within is None:
+    def tight(volume: Volume, options: Options | None = None, within: Region | None = None) -> Forecast:
+        if options is not None and within is None:
             raise ResourceError("the whole scan does not fit")
-        return foretold(volume, limit, within)
+        return foretold(volume, options, within)
 
     full.forecast = tight  # type: ignore[method-assign]
-    raw = LocalisedSegmenter(quick, full)(volume, StageClock(), lambda p: shares.append(p.fraction), 1e6)
+    raw = LocalisedSegmenter(quick, full)(
+        volume, StageClock(), lambda p: shares.append(p.fraction), Options(max_memory_mb=1e6)
+    )
     assert raw.findings[0].code == "localised"
     assert shares == sorted(shares)
     assert sum(0.05 <= share < 0.08 for share in shares) > 2

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from medseg.errors import Cancelled, ModelIntegrityError
+import medseg
+from medseg.errors import Cancelled, ConfigError, ModelIntegrityError
 from medseg.imaging.emit import sha256_file
 from medseg.inference.backends.torch_backend import TorchPredictor
+from medseg.inference.memory import fit
 from medseg.inference.predict import Paced
 from medseg.inference.segmenter import NetworkSegmenter, TissueSegmenter, build_segmenter
 from medseg.inference.warm import warm_segmenter
@@ -149,11 +151,48 @@ def test_rules_need_no_weights() -> None:
 def test_a_model_without_a_network_says_that_it_keeps_no_limit() -> None:
     segmenter = build_segmenter(load_model("tissue-hu"))
     volume = planted_volume((12, 12, 12), (4.0, 4.0, 4.0))
-    codes = [
-        [finding.code for finding in segmenter(volume, StageClock(), max_memory_mb=mb).findings] for mb in (None, 900)
-    ]
+    wishes = [Options(max_memory_mb=mb) for mb in (None, 900)]
+    codes = [[finding.code for finding in segmenter(volume, StageClock(), options=wish).findings] for wish in wishes]
     assert "no_limit" not in codes[0]
     assert "no_limit" in codes[1]
+
+
+def test_what_is_free_is_shared_by_all_who_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was loaded for one serves several as well."""
+    folder, seen = write_package(tmp_path / "m"), []
+    monkeypatch.setattr("medseg.inference.segmenter.free_mb", lambda: 6000.0)
+    monkeypatch.setattr("medseg.inference.segmenter.fit", lambda *args: seen.append(args[-1]) or fit(*args))
+    volume = planted_volume((12, 12, 12), (4.0, 4.0, 4.0))
+    for neighbours in (1, 3):
+        options = Options("torch", "fp32", neighbours=neighbours)
+        medseg.forecast(volume, model=str(folder), options=options)
+    assert seen == [6000, 2000]
+
+
+def test_probabilities_of_organs_that_are_asked_for(tmp_path: Path) -> None:
+    volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0), orientation="PIR")
+    segmenter = build_segmenter(package(tmp_path), Options("torch", "fp32"))
+    left = Options(probabilities=("parotid_gland_left",))
+    raw = segmenter(volume, StageClock(), options=left)
+    assert list(raw.probabilities) == ["parotid_gland_left"]
+    inside = raw.label_map.labels == segmenter.labels["parotid_gland_left"].value
+    assert inside.any()
+    np.testing.assert_array_equal(raw.probabilities["parotid_gland_left"] > 50, inside)
+    everything = segmenter(volume, StageClock(), options=Options(probabilities=("all",)))
+    assert list(everything.probabilities) == list(segmenter.labels.names)
+    assert segmenter(volume, StageClock()).probabilities == {}
+    plain, more = segmenter.forecast(volume), segmenter.forecast(volume, left)
+    assert plain is not None
+    assert more is not None
+    assert more.memory_mb >= plain.memory_mb
+
+
+def test_probabilities_that_there_are_not(tmp_path: Path) -> None:
+    volume = planted_volume((12, 12, 12), (4.0, 4.0, 4.0))
+    with pytest.raises(ConfigError, match=r"'liver' is no organ of model threshold@1.2.3.*parotid_gland_left"):
+        build_segmenter(package(tmp_path))(volume, StageClock(), options=Options(probabilities=("liver",)))
+    with pytest.raises(ConfigError, match="works by rules"):
+        build_segmenter(load_model("tissue-hu"))(volume, StageClock(), options=Options(probabilities=("all",)))
 
 
 def test_what_a_run_took_corrects_what_is_remembered_of_its_windows(tmp_path: Path) -> None:

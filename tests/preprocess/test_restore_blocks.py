@@ -54,15 +54,19 @@ def _blocks(logits: Array, cuts: tuple[int, int, int]) -> list[LogitBlock]:
 
 def _alone(logits: Array, source: Geometry) -> tuple[Array, Array, Array]:
     """Label, probability and clear lead of every voxel by itself, by another library."""
+    sampled, inside = _sampled(logits, source)
+    labels = np.where(inside, sampled.argmax(axis=0), 0)
+    ordered = np.sort(sampled, axis=0)
+    return labels, np.where(labels > 0, _chances(logits, source).max(axis=0), 0), ordered[-1] - ordered[-2] > 1e-4
+
+
+def _sampled(logits: Array, source: Geometry) -> tuple[Array, Array]:
+    """Logits at every voxel of the source, and whether it lies in the grid."""
     matrix = np.linalg.inv(_grid().affine) @ source.affine
     at = np.tensordot(matrix[:3, :3], np.indices(source.shape), 1) + matrix[:3, 3].reshape(3, 1, 1, 1)
     sampled = np.stack([ndimage.map_coordinates(c.astype(float), at, order=1, mode="nearest") for c in logits])
     ends = np.array(SHAPE).reshape(3, 1, 1, 1) - 1
-    inside = ((at >= -REACH) & (at <= ends + REACH)).all(axis=0)
-    chances = np.exp(sampled) / np.exp(sampled).sum(axis=0)
-    labels = np.where(inside, sampled.argmax(axis=0), 0)
-    ordered = np.sort(sampled, axis=0)
-    return labels, np.where(labels > 0, chances.max(axis=0), 0), ordered[-1] - ordered[-2] > 1e-4
+    return sampled, ((at >= -REACH) & (at <= ends + REACH)).all(axis=0)
 
 
 def _check(found: LabelMap, logits: Array, source: Geometry) -> None:
@@ -87,6 +91,29 @@ def test_blocks_decide_as_the_whole(cuts: tuple[int, int, int], turned: float) -
     source, blocks = _source(turned), _blocks(_logits(2), cuts)
     _check(restore_blocks(blocks, _grid(), source), _logits(2), source)
     _check(restore_blocks(blocks[::-1], _grid(), source), _logits(2), source)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("sure", [1.0, 4.0])
+def test_probabilities_are_those_of_every_voxel_alone(turned: float, sure: float) -> None:
+    """Also where no organ wins; and the labels stay what they are."""
+    source, logits = _source(turned), _logits(3) * np.float32(sure)
+    logits[0] += 3
+    plain = restore_blocks(_blocks(logits, (3, 3, 4)), _grid(), source)
+    found = restore_blocks(_blocks(logits, (3, 3, 4)), _grid(), source, wanted=(1, 3))
+    assert sorted(found.probabilities) == [1, 3]
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    np.testing.assert_array_equal(found.confidence, plain.confidence)
+    for value, percent in found.probabilities.items():
+        chance = _chances(logits, source)[value]
+        assert np.abs(percent - 100 * chance).max() <= 0.51
+        assert (percent[found.labels == 0] > 5).any()
+
+
+def _chances(logits: Array, source: Geometry) -> Array:
+    """Softmax probabilities of every voxel of the source by itself; nothing beyond the grid."""
+    sampled, inside = _sampled(logits, source)
+    return np.asarray(inside * np.exp(sampled) / np.exp(sampled).sum(axis=0))
 
 
 @pytest.mark.parametrize("at", [*range(8)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -33,6 +34,20 @@ def folder(result: Segmentation, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_exactly_six_files_are_written(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_probabilities_of_an_earlier_result_do_not_stay(result: Segmentation, tmp_path: Path) -> None:
+    maps = {"bone": np.full(result.mask.shape, 100, np.uint8), "body": np.zeros(result.mask.shape, np.uint8)}
+    result_with = replace(result, probabilities=maps)
+    result_with.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} - FILES == {
+        "probability_bone.nii.gz",
+        "probability_body.nii.gz",
+    }
+    result.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    with pytest.raises(OutputError, match="101 per cent"):
+        replace(result, probabilities={"bone": maps["bone"] + 1}).save(tmp_path)
 
 
 def test_two_readers_find_the_mask_on_the_scans_grid(folder: Path, result: Segmentation) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from medseg.errors import ConfigError
@@ -30,3 +33,11 @@ def test_the_environment_chooses_where_nothing_is_asked(monkeypatch: pytest.Monk
     assert Options().backend == "auto"
     assert Options().way == ""
     assert Options("torch").way == "torch auto"
+    assert Options(localiser="quick", probabilities=("b", "a")).way == "localiser quick probabilities a,b"
+
+
+def test_options_survive_the_way_to_another_process() -> None:
+    asked = Options.asked(None, "fp32", "2GB", "quick", "phantom", "mandible, brainstem mandible")
+    assert asked.probabilities == ("mandible", "brainstem")
+    assert Options.from_json(json.loads(json.dumps(asdict(asked)))) == asked
+    assert hash(asked.engine) == hash(Options(asked.backend, "fp32"))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from medseg.cli import main
 from medseg.errors import ConfigError
-from medseg.models.store import CARD, read_card
+from medseg.models.store import CARD, load_model, read_card
 from medseg.training.run import train_model
 from tests.training.conftest import settings
 
@@ -46,6 +48,42 @@ def test_a_run_is_mirrored_once_with_curves_scores_and_report(dataset: Path, tmp
     assert run.data.metrics["dice.mean"] == pytest.approx(card.metrics["mean_dice"])
     assert {metric.step for metric in client.get_metric_history(run.info.run_id, "train.loss")} == {2, 4}
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"report.html", "model.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_registry_follows_the_shelf(dataset: Path, tmp_path: Path) -> None:
+    """Each version once, the first beside the run that made it; `current` goes where promote and rollback go."""
+    mlflow = pytest.importorskip("mlflow")
+    config, shelf, store = write_config(tmp_path, dataset), tmp_path / "shelf", tmp_path / "mlruns"
+    train_model(config, tmp_path / "run", report=lambda line: None)
+    package = load_model(tmp_path / "run" / "package")
+    later = shutil.copytree(package.folder, tmp_path / "later")
+    card = package.card.model_copy(update={"version": "9.0.0"})
+    (later / CARD).write_text(card.model_dump_json(), encoding="utf-8")
+    follow = ["-o", str(shelf), "--tracking", str(store)]
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+
+    def current() -> str:
+        return str(client.get_model_version_by_alias(card.name, "current").tags["package"])
+
+    for folder in (package.folder, later, later):
+        assert run_cli("models", "register", str(folder), *follow) == 0
+    assert current() == package.card.id
+    versions = {one.tags["package"]: one for one in client.search_model_versions(f"name = '{card.name}'")}
+    assert sorted(versions) == sorted([package.card.id, card.id])
+    (run,) = client.search_runs([client.get_experiment_by_name("medseg").experiment_id])
+    assert versions[package.card.id].run_id == run.info.run_id
+    assert run_cli("models", "promote", card.id, *follow) == 0
+    assert current() == card.id
+    assert run_cli("models", "rollback", card.name, *follow) == 0
+    assert current() == package.card.id
+
+
+def run_cli(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as done:
+        main(list(arguments))
+    return int(done.value.code or 0)
 
 
 @pytest.mark.slow
