@@ -9,6 +9,7 @@ counted until then. The learning rate follows nnU-Net's polynomial over the shar
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -19,7 +20,6 @@ import nnunetv2
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
 EXPONENT = 0.9
 
@@ -91,6 +91,14 @@ class Timed:
         os.replace(part, self.state)
 
 
+def trainer_class(name: str) -> type[nnUNetTrainer]:
+    """One of nnU-Net's trainers. Its own search imports them all, and some need libraries that others do without."""
+    package = Path(nnunetv2.__path__[0])
+    (file,) = [path for path in package.rglob("*.py") if f"class {name}(" in path.read_text()]
+    module = ".".join((package.name, *file.relative_to(package).with_suffix("").parts))
+    return getattr(importlib.import_module(module), name)
+
+
 def main() -> None:
     """Train one seed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -112,9 +120,7 @@ def main() -> None:
     # Its own command line puts this into the plans, too.
     plans["continue_training"] = any(Path(os.environ["nnUNet_results"]).rglob("timed.json"))  # noqa: SIM112
     dataset = json.loads((given.preprocessed / "dataset.json").read_text())
-    trainers = str(Path(nnunetv2.__path__[0]) / "training" / "nnUNetTrainer")
-    kind = recursive_find_python_class(trainers, given.trainer, "nnunetv2.training.nnUNetTrainer")
-    trainer = kind(plans, given.configuration, 0, dataset, torch.device(given.device))
+    trainer = trainer_class(given.trainer)(plans, given.configuration, 0, dataset, torch.device(given.device))
     trainer.initialize()
     folder = Path(trainer.output_folder)
     state = folder / "timed.json"
