@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -65,13 +65,14 @@ class Arguments:
     memory_targets: tuple[float, ...] = (2.0, 4.0, 8.0)
     """GB that nnU-Net's planner is given."""
     trainers: tuple[str, ...] = (PLAIN,)
-    """nnU-Net's own trainers, e.g. nnUNetTrainerNoMirroring, which tells left from right."""
+    """nnU-Net's own. nnUNetTrainerNoMirroring+nnUNetTrainerAdam1en3 tells left from right and learns sooner."""
     choose_minutes: float = 10.0
     """Of each plan with each trainer, to choose the pair that goes on."""
     bf16: bool = False
     """nnU-Net in bf16, too, which by itself trains in fp32 on a CPU."""
-    own_masks: bool = False
-    """nnU-Net's weights segment by `medseg segment` (imported, --faithful: the same masks, several times faster)."""
+    masks: Literal["nnunet", "faithful", "default"] = "nnunet"
+    """What segments with nnU-Net's weights: its own command (hours), or `medseg segment` with nnU-Net's windows and
+    mirror images (the same masks) or with our default (minutes, and a little worse)."""
     short: float | None = None
     """Ours also trained for this share of the time, each seed: is that enough for nnU-Net's Dice?"""
     set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
@@ -248,21 +249,15 @@ def _their_run(
     )  # fmt: skip
     (state,) = (place / results).rglob("timed.json")
     masks = place / results / "masks"
-    if given.own_masks:
-        _segment(state.parents[1], dataset, masks)
-    else:
+    if given.masks == "nnunet":
         _predict(given, place, way, masks, results)
+    else:
+        _segment(state.parents[1], dataset, masks, faithful=given.masks == "faithful")
     references = dataset.of("validation")[0].label.parent
     scores = score(masks, references, references.parent / "index.json", given.organs)
     timed = json.loads(state.read_text())
-    row = {
-        "plan": plan,
-        "trainer": trainer,
-        "seed": seed,
-        "seconds": timed["seconds"],
-        "iterations": timed["iterations"],
-    }
-    return _keep(done, row | {"scores": scores, "mean_dice": mean_dice(scores, given.organs), "curve": timed["curve"]})
+    row = {"plan": plan, "trainer": trainer, "seed": seed, "masks": given.masks, "scores": scores} | timed
+    return _keep(done, row | {"mean_dice": mean_dice(scores, given.organs)})
 
 
 def _predict(given: Arguments, place: Path, way: tuple[str, str], masks: Path, results: str) -> None:
@@ -270,15 +265,14 @@ def _predict(given: Arguments, place: Path, way: tuple[str, str], masks: Path, r
     images = place / "raw" / f"Dataset{ID}_Same" / "imagesTs"
     _call(
         given, place, "nnUNetv2_predict", "-i", str(images), "-o", str(masks), "-d", str(ID), "-p", way[0],
-        "-tr", way[1],
-        "-c", "3d_fullres", "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1",
+        "-tr", way[1].split("+")[0], "-c", "3d_fullres", "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1",
         *(("--disable_tta",) if given.smoke else ()), results=results,
     )  # fmt: skip
 
 
-def _segment(model: Path, dataset: Dataset, masks: Path) -> None:
-    """The same by our engine: windows, mirror images and blend as nnU-Net's, nothing of ours about the anatomy."""
-    package = import_models([model], masks.parent / "imported", "as-nnunet", folds=["0"], faithful=True)
+def _segment(model: Path, dataset: Dataset, masks: Path, *, faithful: bool) -> None:
+    """By our engine: windows and mirror images as nnU-Net's or our default, nothing of ours about the anatomy."""
+    package = import_models([model], masks.parent / "imported", "as-nnunet", folds=["0"], faithful=faithful)
     scans = [str(case.ct) for case in dataset.of("validation")]
     command = [sys.executable, "-m", "medseg", "segment", *scans, "--model", str(package), "-o", str(masks)]
     subprocess.run(command, check=True)

@@ -91,8 +91,14 @@ class Timed:
         os.replace(part, self.state)
 
 
-def trainer_class(name: str) -> type[nnUNetTrainer]:
-    """One of nnU-Net's trainers. Its own search imports them all, and some need libraries that others do without."""
+def trainer_class(names: str) -> type[nnUNetTrainer]:
+    """One of nnU-Net's trainers, or several in one ('A+B': what A does not change, B does), under the first's name."""
+    kinds = tuple(_find(name) for name in names.split("+"))
+    return kinds[0] if len(kinds) == 1 else type(kinds[0].__name__, kinds, {})
+
+
+def _find(name: str) -> type[nnUNetTrainer]:
+    """By its name. nnU-Net's own search imports all trainers, and some need libraries that others do without."""
     package = Path(nnunetv2.__path__[0])
     (file,) = [path for path in package.rglob("*.py") if f"class {name}(" in path.read_text()]
     module = ".".join((package.name, *file.relative_to(package).with_suffix("").parts))
@@ -105,7 +111,7 @@ def main() -> None:
     parser.add_argument("--preprocessed", type=Path, required=True, help="folder of the dataset in nnUNet_preprocessed")
     parser.add_argument("--plans", default="nnUNetPlans")
     parser.add_argument("--configuration", default="3d_fullres")
-    parser.add_argument("--trainer", default="nnUNetTrainer", help="one of nnU-Net's own, e.g. nnUNetTrainerAdam1en3")
+    parser.add_argument("--trainer", default="nnUNetTrainer", help="nnU-Net's own; 'A+B' combines two")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--iterations", type=int, default=10**9)
     parser.add_argument("--save-minutes", type=float, default=5.0)
