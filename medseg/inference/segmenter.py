@@ -36,6 +36,9 @@ from medseg.runtime.room import free_mb
 
 MARGIN_MM = 30.0  # around a region that another model found: its outlines are rough
 STEADY = 0.1  # what is remembered of a window's time is corrected where a run was further off
+UNCHECKED = Finding(
+    "raw_probabilities", "Probabilities are the network's own: they also show what was removed from the mask.", "info"
+)
 Costs = Callable[[], tuple[TileCost, ...]]
 Learn = Callable[[int, float], None]  # windows at a time, seconds of one
 # One window keeps all cores of a CPU busy: more at a time only take memory.
@@ -154,8 +157,9 @@ class NetworkSegmenter:
             self.learn(plan.batch, seconds)
         with clock.stage("clean"):
             progress(Progress("clean", 0.85, "Removing islands, checking anatomy"))
+            raw = replace(self._clean(label_map, volume), forecast=plan)
             found = {name: label_map.probabilities[value] for name, value in maps.items()}
-            return replace(self._clean(label_map, volume), forecast=plan, probabilities=found)
+            return replace(raw, probabilities=found, findings=(*raw.findings, UNCHECKED)) if found else raw
 
     def _decide(
         self,

@@ -78,6 +78,7 @@ def test_the_table_replaces_itself_in_a_document(tmp_path: Path) -> None:
     assert "| a |" not in text
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_package(tmp_path / "tiny")
     with pytest.raises(SystemExit) as end:

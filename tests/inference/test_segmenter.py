@@ -175,6 +175,7 @@ def test_probabilities_of_organs_that_are_asked_for(tmp_path: Path) -> None:
     left = Options(probabilities=("parotid_gland_left",))
     raw = segmenter(volume, StageClock(), options=left)
     assert list(raw.probabilities) == ["parotid_gland_left"]
+    assert [finding.code for finding in raw.findings] == ["raw_probabilities"]
     inside = raw.label_map.labels == segmenter.labels["parotid_gland_left"].value
     assert inside.any()
     np.testing.assert_array_equal(raw.probabilities["parotid_gland_left"] > 50, inside)

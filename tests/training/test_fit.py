@@ -66,6 +66,7 @@ def test_a_real_process_grows_by_what_was_foretold() -> None:
     assert float(done.stdout) == pytest.approx(foretold, rel=0.3)
 
 
+@pytest.mark.slow
 def test_less_memory_never_gives_a_larger_step() -> None:
     needs = [fit(NECK, 8, Room("cuda", gb * 1024)) for gb in (80, 12, 8, 4, 1)]
     assert [found.memory_mb for found in needs] == sorted((found.memory_mb for found in needs), reverse=True)
