@@ -48,7 +48,6 @@ class Settings:
     """A quick model that finds where the organs are, so that MODEL works only there."""
     accept: str | None = None
     """A reason to go on with scans that are no CT or hold no Hounsfield units; it is put on record."""
-
     probabilities: str = ""
     """Organs whose probability is written as well, e.g. brainstem,mandible or all."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from medseg.commands.arguments import MaybeOut
+from medseg.errors import OutputError
 
 
 def models(name: Positional[str | None] = None, /, json: bool = False) -> int:
@@ -110,7 +111,12 @@ def _change(what: str, model: str, out: Path | None, tracking: Path | None) -> i
     from medseg.training.tracking import mirror_versions, require_mlflow
 
     require_mlflow()
-    mirror_versions(change_versions(what, model, out), tracking)
+    versions = change_versions(what, model, out)
+    try:
+        mirror_versions(versions, tracking)
+    except Exception as error:  # whatever MLflow raises: the shelf has changed all the same
+        advice = "The shelf is as shown; the same command tries the registry again."
+        raise OutputError(f"MLflow's registry in {tracking} could not follow: {error}.", advice=advice) from error
     print(f"MLflow's registry in {tracking} shows the same.")
     return 0
 

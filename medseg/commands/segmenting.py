@@ -60,12 +60,8 @@ def segment(
     """
     from medseg.exports import parse_formats
     from medseg.jobs.console import run_and_report
-    from medseg.models.store import load_model
     from medseg.runtime.options import Options
 
-    options = Options.asked(backend, precision, max_memory, localiser, accept, probabilities)
-    if options.probabilities:
-        load_model(model).card.maps(options.probabilities)  # a slip of the pen is told before any study
     return run_and_report(
         paths,
         out,
@@ -73,7 +69,7 @@ def segment(
         series=series,
         force=force,
         workers=workers,
-        options=options,
+        options=Options.asked(backend, precision, max_memory, localiser, accept, probabilities),
         formats=parse_formats(formats),
     )
 

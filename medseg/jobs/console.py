@@ -16,6 +16,7 @@ from medseg.jobs.organ_table import MEASUREMENTS, print_study
 from medseg.jobs.report import BatchProgress, BatchReport
 from medseg.jobs.request import SEGMENT, Work
 from medseg.jobs.studies import find_studies
+from medseg.models.store import load_model
 from medseg.runtime.options import Options
 
 
@@ -49,6 +50,8 @@ def run_and_report(
     Raises:
         MedsegError: nothing could be started, see `run_batch`.
     """
+    if options is not None and options.probabilities:
+        load_model(model).card.maps(options.probabilities)  # a slip of the pen is told before any study
     with BatchDisplay() as show:
         studies = [study for path in paths for study in find_studies(path, exclude=[out], report=show.skipped)]
         report = run_batch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.errors import ConfigError
@@ -69,8 +69,7 @@ class Options:
         if accept is not None and not accept.strip():
             raise ConfigError("--accept needs a reason.", advice='Write it as --accept "phantom, HU checked by hand".')
         organs = tuple(dict.fromkeys(part for part in re.split(r"[,\s]+", probabilities) if part))
-        chosen = cls(AUTO, precision, limit, localiser, accept or "", probabilities=organs)
-        return replace(chosen, backend=backend or cls().backend)
+        return cls(backend or cls().backend, precision, limit, localiser, accept or "", probabilities=organs)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Options:

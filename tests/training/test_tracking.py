@@ -13,6 +13,7 @@ from medseg.cli import main
 from medseg.errors import ConfigError
 from medseg.models.store import CARD, load_model, read_card
 from medseg.training.run import train_model
+from tests.inference.planted import write_package
 from tests.training.conftest import settings
 
 
@@ -78,6 +79,20 @@ def test_the_registry_follows_the_shelf(dataset: Path, tmp_path: Path) -> None:
     assert current() == card.id
     assert run_cli("models", "rollback", card.name, *follow) == 0
     assert current() == package.card.id
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_registry_that_cannot_follow_is_a_sentence_and_the_shelf_has_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow")
+    (tmp_path / "mlruns").write_text("no folder")
+    package = write_package(tmp_path / "model")
+    asked = ["-o", str(tmp_path / "shelf"), "--tracking", str(tmp_path / "mlruns")]
+    assert run_cli("models", "register", str(package), *asked) == 74
+    assert "could not follow" in capsys.readouterr().err
+    assert (tmp_path / "shelf" / "threshold@1.2.3" / CARD).is_file()
 
 
 def run_cli(*arguments: str) -> int:
