@@ -214,7 +214,7 @@ def _stream_bytes(job: Job, parts: tuple[int, int], batch: int) -> float:
     tiles = 2 * batch * math.prod(spec.patch_size)  # images: these and the next
     product = classes * math.prod(spec.patch_size)  # one window's logits, where they come in half precision
     twins = 0 if job.images == 1 else 4 * batch * product  # their sum, one of them, put back, and the mean
-    scan = (2 + job.maps) * math.prod(job.source.shape)  # labels, confidence, and one map that is turned at the end
+    scan = (2 + job.maps) * math.prod(job.source.shape)  # labels, confidence and maps
     shares = 2 * SLAB_VALUES if job.maps else 0
     image = 0 if job.bare else math.prod(job.grid.shape)
     return scan + _FLOAT * (image + kept * sums + blocks + shares + tiles + product + twins)

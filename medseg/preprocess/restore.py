@@ -78,7 +78,9 @@ def restore_blocks(
     def back(array: Array) -> Array:
         return np.ascontiguousarray(restore_orientation(array, source.to_canonical))
 
-    return LabelMap(back(labels), back(confidence), source, {value: back(map_) for value, map_ in percent.items()})
+    # Each map is let go as it is turned: two of all of them would not be in the forecast.
+    maps = {value: back(percent.pop(value)) for value in wanted}
+    return LabelMap(back(labels), back(confidence), source, maps)
 
 
 def decide(logits: Array) -> tuple[Array, Array]:
