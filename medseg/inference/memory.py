@@ -20,7 +20,7 @@ from medseg.errors import ResourceError
 from medseg.imaging.volume import Array, Geometry
 from medseg.inference.backends.measure import noise_tile
 from medseg.inference.streaming import BLOCK_VALUES, Predict, columns, count_visits
-from medseg.inference.windows import Box, Windows, common, shape_of, widened
+from medseg.inference.windows import Box, Windows, common, reached, shape_of
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import model_grid
 from medseg.preprocess.resample import PIECE_VOXELS, grid_like
@@ -157,7 +157,7 @@ class Job:
         return self.held() if self.body is None else self._windowed(common(self.body, self.searched))
 
     def _windowed(self, box: Box) -> tuple[int, ...]:
-        return shape_of(widened(box, self.spec.patch_size, self.grid.shape))
+        return shape_of(reached(box, self.spec, self.grid.shape))
 
 
 def forecast(job: Job, tile: TileCost, occupied_mb: float, parts: tuple[int, int] = (1, 1)) -> Forecast:

@@ -13,7 +13,7 @@ from torch import Tensor
 from medseg.errors import ModelError
 from medseg.imaging.volume import Array
 from medseg.inference.streaming import Predict, Refine, columns, stream_logits
-from medseg.inference.windows import AIR, Box, Windows, body_box, common, widened
+from medseg.inference.windows import AIR, Box, Windows, body_box, common, reached
 from medseg.models.card import InputSpec
 from medseg.preprocess.blocks import LogitBlock
 
@@ -30,19 +30,21 @@ def predict_blocks(
     refine: Refine | None = None,
     batch: int = 1,
     within: Box | None = None,
+    body: Box | None = None,
     on_window: Callable[[float], None] = lambda _: None,
 ) -> Iterator[LogitBlock]:
     """Logits of a normalised scan [i, j, k] as blocks, from its lower to its upper end.
 
-    Windows lie as `spec` says and are blended with Gaussian weights. Only where something denser than `air` is are
-    they computed, unless the card asks for another tool's layout, which covers the whole scan; and only `within` a box
-    of voxels, where one is given. Either is widened to a window's size, as far as the scan reaches: a network sees the
-    scan's own voxels before any filling. `parts` cuts the plane to save memory; `refine` is that of `stream_logits`.
+    Windows lie as `spec` says and are blended with Gaussian weights. Only in the `body`, or where something denser
+    than `air` is, are they computed, unless the card asks for another tool's layout, which covers the whole scan; and
+    only `within` a box of voxels, where one is given. Either is widened to a window's size, as far as the scan reaches:
+    a network sees the scan's own voxels before any filling.
+    `parts` cuts the plane to save memory; `refine` is that of `stream_logits`.
     `on_window` gets the share that is done after each `batch` of windows and may raise to cancel.
     """
     everywhere = spec.spread is not None
-    box = common(body_box(image, -math.inf if everywhere else air), within)
-    box = widened(box, spec.patch_size, image.shape)
+    body = body or body_box(image, -math.inf if everywhere else air)
+    box = reached(common(body, within), spec, image.shape)
     inner = image[box]
     blocks = stream_logits(
         network,

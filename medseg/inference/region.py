@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from scipy import ndimage
 
-from medseg.imaging.volume import Array, Geometry
+from medseg.imaging.volume import Array, Geometry, reorient
 from medseg.inference.windows import Box
+
+FAT_HU, LUNG_HU = -190.0, (-900.0, -500.0)
+_COARSE_MM = 4.0
+_PART = 0.05  # of the largest part: two legs are two parts, and so are arms
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,31 @@ def body_region(hu: Array, geometry: Geometry, air_hu: float, step: int = 4) -> 
     affine = geometry.affine @ np.diag([step, step, step, 1.0])
     seen = hu[::step, ::step, ::step] > air_hu
     return Region.around(seen, Geometry((seen.shape[0], seen.shape[1], seen.shape[2]), affine))
+
+
+def patient_region(hu: Array, geometry: Geometry) -> Region | None:
+    """Where the patient lies: tissue and lungs, without what is thinner than some 12 mm (couch, mask, wires).
+
+    The same for a scan in any orientation. Lungs count by themselves, because their wall may be thin, or lie outside
+    of a scan that shows them alone. Foam is lighter than lungs are.
+    """
+    source = geometry.canonical()
+    steps = [max(1, round(_COARSE_MM / mm)) for mm in source.spacing_mm]
+    seen = reorient(hu, geometry.to_canonical)[tuple(slice(None, None, step) for step in steps)]
+    lungs = (seen > LUNG_HU[0]) & (seen < LUNG_HU[1])
+    i, j, k = seen.shape
+    affine = source.affine @ np.diag([*steps, 1.0])
+    return Region.around(_large(_thick(seen > FAT_HU) | _thick(lungs)), Geometry((i, j, k), affine))
+
+
+def _thick(mask: Array) -> Array:
+    """Without what is thinner than three voxels. The scan goes on beyond its ends."""
+    return np.asarray(ndimage.binary_dilation(ndimage.binary_erosion(mask, border_value=1)))
+
+
+def _large(mask: Array) -> Array:
+    """Without parts that are small beside the largest."""
+    parts, _ = ndimage.label(mask)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= max(1, _PART * sizes.max()))[parts])

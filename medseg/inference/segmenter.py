@@ -15,7 +15,7 @@ from medseg.inference.backends.build import build_predictor, machine_facts
 from medseg.inference.backends.predictor import Predictor
 from medseg.inference.memory import Forecast, Job, TileCost, fit, measure_tiles, occupied_by
 from medseg.inference.predict import Paced, checked, predict_blocks
-from medseg.inference.region import Region, body_region
+from medseg.inference.region import Region, body_region, patient_region
 from medseg.inference.streaming import Refine
 from medseg.inference.tissue import segment_tissue
 from medseg.inference.twins import mean_of_twins, twins_of
@@ -127,8 +127,15 @@ class NetworkSegmenter:
         """Roughly where windows will lie; None is everywhere."""
         if self.input.spread is not None:
             return None
+        if self.input.fitted:
+            return self._patient(volume, grid)
         region = body_region(volume.hu, volume.geometry, self.input.window_hu[0])
         return None if region is None else region.on(grid, MARGIN * np.array(grid.spacing_mm))
+
+    def _patient(self, volume: Volume, grid: Geometry) -> Box | None:
+        """Where fitted windows lie; None leaves it to where the image is denser than air."""
+        region = patient_region(volume.hu, volume.geometry) if self.input.fitted else None
+        return None if region is None else region.on(grid, 0.0)
 
     def _measure(self) -> tuple[TileCost, ...]:
         batches = GPU_BATCHES if self.predictor.device == "cuda" else CPU_BATCHES
@@ -181,6 +188,7 @@ class NetworkSegmenter:
                 lambda share: progress(Progress("segment", 0.15 + 0.7 * share, "Finding organs")),
                 self.refine,
                 within,
+                self._patient(volume, prepared.grid),
             )
             return restore_blocks(blocks, prepared.grid, prepared.source, maps)
 
@@ -190,7 +198,7 @@ class NetworkSegmenter:
         `on_window` gets the share that is done and may raise to cancel.
         """
         prepared = self._prepare(volume)
-        blocks = self._blocks(prepared, plan, on_window)
+        blocks = self._blocks(prepared, plan, on_window, body=self._patient(volume, prepared.grid))
         return np.isin(label_grid(blocks, prepared.image.shape), [self.labels[name].value for name in organs])
 
     def grid_of(self, volume: Volume) -> Geometry:
@@ -207,6 +215,7 @@ class NetworkSegmenter:
         on_window: Callable[[float], None],
         refine: Refine | None = None,
         within: Region | None = None,
+        body: Box | None = None,
     ) -> Iterator[LogitBlock]:
         """The network's blocks, their number of channels checked."""
         blocks = predict_blocks(
@@ -216,6 +225,7 @@ class NetworkSegmenter:
             air=prepared.air,
             refine=refine,
             within=None if within is None else within.on(prepared.grid, MARGIN_MM),
+            body=body,
             parts=plan.parts,
             batch=plan.batch,
             on_window=on_window,

@@ -58,8 +58,9 @@ class Windows:
     @classmethod
     def of(cls, spec: InputSpec, shape: Sequence[int]) -> Windows:
         """Windows over `shape` as a model's card wants them; networks from nnU-Net are blended as there."""
-        if spec.spread is not None:
-            return cls.spread(shape, spec.patch_size, spec.overlap_ratio, spec.spread)
+        if spec.fitted or spec.spread is not None:
+            windows = cls.spread(shape, spec.patch_size, spec.overlap_ratio, spec.spread or "RAS")
+            return replace(windows, blend=spec.blend)
         windows = replace(cls.over(shape, spec.patch_size, spec.overlap_ratio), blend=spec.blend)
         return replace(windows, floor=NNUNET_FLOOR) if spec.intensity.startswith("nnunet") else windows
 
@@ -176,6 +177,26 @@ def _wide(side: slice, want: int, length: int) -> slice:
     start = max(0, side.start - (size - (side.stop - side.start)) // 2)
     start = min(start, length - size)
     return slice(start, start + size)
+
+
+def reached(box: Box, spec: InputSpec, shape: Sequence[int]) -> Box:
+    """What windows cover of an image of `shape` where `box` has to be seen: at least one window's size.
+
+    Fitted windows are as many as the box needs; what they reach beyond it, up to `MARGIN`, costs nothing.
+    """
+    least = [
+        max(size, min(side.stop - side.start + 2 * MARGIN, _reach(side.stop - side.start, size, spec.overlap_ratio)))
+        if spec.fitted
+        else size
+        for side, size in zip(box, spec.patch_size, strict=True)
+    ]
+    return widened(box, least, shape)
+
+
+def _reach(length: int, size: int, overlap: float) -> int:
+    """The most that the windows which `length` voxels need can cover."""
+    step = size * (1 - overlap)
+    return size + math.floor(max(0, math.ceil((length - size) / step)) * step)
 
 
 def shape_of(box: Box) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ class InputSpec(_Strict):
     `intensity`: how HU become its input; see `preprocess.prepare`.
     `spread`: directions such as LPS along which nnU-Net counts its evenly spread windows, where its layout is wanted
     over the whole scan; None lays them as MONAI does, where the body is.
+    `fitted`: in place of either, as few windows as cover the patient, evenly spread; see `windows.reached`.
     `blend`: a voxel in several windows believes those more in whose middle it lies, or all alike.
     `beyond`: what lies beyond the scan where a window leaves it, in the network's input units; -1 is air in a window.
     """
@@ -54,11 +55,18 @@ class InputSpec(_Strict):
     intensity: Intensity = "window"
     beyond: float = -1.0
     spread: str | None = Field(default=None, pattern="^[RL][AP][SI]$")
+    fitted: bool = False
 
     @model_validator(mode="after")
     def _window_opens(self) -> Self:
         if not self.window_hu[0] < self.window_hu[1]:
             raise ValueError("window_hu must run from low to high")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_lie_one_way(self) -> Self:
+        if self.fitted and self.spread is not None:
+            raise ValueError("fitted windows cannot be spread over the whole scan")
         return self
 
     @model_validator(mode="after")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 import medseg
 from medseg.errors import ConfigError, ResourceError
-from medseg.imaging.volume import Geometry, Volume
+from medseg.imaging.volume import Array, Geometry, Volume
 from medseg.inference.localise import LocalisedSegmenter
 from medseg.inference.memory import Forecast, TileCost
-from medseg.inference.region import Region, body_region
+from medseg.inference.region import Region, body_region, patient_region
 from medseg.inference.segmenter import NetworkSegmenter, build_segmenter
 from medseg.inference.warm import warm_segmenter
 from medseg.labels import LabelTable
@@ -162,3 +162,73 @@ def test_the_body_is_what_is_denser_than_air() -> None:
         assert low - 3 <= side.start <= low + 1
         assert high - 3 <= side.stop <= high + 3
     assert body_region(np.full((8, 8, 8), -1000.0, np.float32), Geometry((8, 8, 8), np.eye(4)), -300.0) is None
+
+
+def box_of(hu: Array, spacing_mm: tuple[float, float, float] = (4.0, 4.0, 4.0)) -> list[tuple[int, int]]:
+    """First and last voxel, exclusive, of the patient along each axis, without the voxel of slack on either side."""
+    geometry = Geometry(hu.shape[:3], np.diag([*spacing_mm, 1.0]))
+    region = patient_region(hu, geometry)
+    assert region is not None
+    box = region.on(geometry, 0.0)
+    return [(side.start + (side.start > 0), side.stop - (side.stop < n)) for side, n in zip(box, hu.shape, strict=True)]
+
+
+def air(*shape: int) -> Array:
+    return np.full(shape, -1000.0, np.float32)
+
+
+def test_couch_mask_and_wires_are_no_patient() -> None:
+    hu = air(80, 60, 30)
+    hu[20:50, 20:40, 10:] = 40.0  # up to the scan's upper end
+    hu[5:75, 41:43] = 200.0  # a shell below
+    hu[5:75, 43:50] = -940.0  # its foam
+    hu[5:75, 50:52] = 200.0
+    hu[16:18, 20:40, 10:] = 100.0  # a mask before the face
+    hu[70, 5, :] = 2000.0
+    assert box_of(hu) == [(20, 50), (20, 40), (10, 30)]
+
+
+def test_a_thin_chest_wall_does_not_lose_the_lungs() -> None:
+    hu = air(80, 60, 30)
+    hu[9:71, 14:46] = 40.0
+    hu[11:69, 16:44] = -850.0
+    hu[35:45, 20:44] = 40.0  # the heart
+    (left, right), (front, back), _ = box_of(hu)
+    assert left <= 11
+    assert right >= 69
+    assert front <= 16
+    assert back >= 44
+
+
+def test_a_scan_of_lungs_alone_is_all_patient() -> None:
+    hu = np.full((40, 40, 40), -820.0, np.float32)
+    hu[18:30, 18:30] = 40.0
+    assert box_of(hu) == [(0, 40)] * 3
+
+
+def test_two_legs_are_one_patient_and_a_fleck_is_none() -> None:
+    hu = air(60, 30, 40)
+    hu[5:20, 8:22] = 40.0
+    hu[40:55, 8:22] = 40.0
+    hu[28:32, 25:29, 5:9] = 40.0
+    assert box_of(hu) == [(5, 55), (8, 22), (0, 40)]
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_scan_of_few_slices_has_a_patient(slices: int) -> None:
+    hu = air(60, 60, slices)
+    hu[10:40, 15:45] = 40.0
+    assert box_of(hu, (4.0, 4.0, 5.0)) == [(10, 40), (15, 45), (0, slices)]
+
+
+@pytest.mark.parametrize("mm", [0.7, 1.5, 5.0])
+def test_the_patient_is_where_it_is_at_any_spacing(mm: float) -> None:
+    hu = air(90, 90, 90)
+    hu[30:70, 24:66, 12:80] = 40.0
+    for (low, high), (first, last) in zip(box_of(hu, (mm,) * 3), ((30, 70), (24, 66), (12, 80)), strict=True):
+        assert abs(low - first) * mm <= max(4.0, mm)
+        assert abs(high - last) * mm <= max(4.0, mm)
+
+
+def test_air_holds_no_patient() -> None:
+    assert patient_region(air(9, 9, 9), Geometry((9, 9, 9), np.eye(4))) is None

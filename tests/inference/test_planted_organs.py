@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg.imaging.volume import Volume
-from medseg.inference.segmenter import Segmenter, build_segmenter
+from medseg.imaging.volume import Geometry, Volume
+from medseg.inference.memory import TileCost
+from medseg.inference.segmenter import NetworkSegmenter, Segmenter, build_segmenter
 from medseg.models.store import load_model
 from medseg.results.measure import measure
 from medseg.runtime.provenance import StageClock
@@ -45,6 +46,38 @@ def run(segmenter: Segmenter, volume: Volume) -> np.ndarray:
     assert raw.label_map.geometry is volume.geometry
     assert raw.label_map.labels.shape == raw.label_map.confidence.shape == volume.geometry.shape
     return raw.label_map.labels
+
+
+def on_a_couch(volume: Volume) -> Volume:
+    """The same water in air, on a plate of 6 mm."""
+    wide, at = [n + 2 * 16 for n in volume.geometry.shape], volume.geometry.affine.copy()
+    at[:3, 3] -= at[:3, :3] @ [16, 16, 16]
+    hu = np.full(wide, -1000.0, np.float32)
+    hu[16:-16, 16:-16, 16:-16] = volume.hu
+    hu[:, 12, :] = 300.0
+    return Volume(hu, Geometry((wide[0], wide[1], wide[2]), at), name=volume.name)
+
+
+def test_fitted_windows_find_the_same_in_any_orientation(tmp_path: Path) -> None:
+    wanted = threshold_card().input
+    assert wanted is not None
+    card = threshold_card(input=wanted.model_copy(update={"fitted": True}))
+    fitted = build_segmenter(load_model(write_package(tmp_path / "m", card)))
+    segmenter = build_segmenter(load_model(write_package(tmp_path / "plain")))
+    volume = on_a_couch(planted_volume((43, 51, 37), (2.5, 2.0, 2.7)))
+    reference = run(fitted, volume)
+    inner = (slice(18, -18),) * 3  # at the skin and on the couch partial volumes look like the cold organ
+    np.testing.assert_array_equal(reference[inner], run(segmenter, volume)[inner])
+    for orientation in ORIENTATIONS[::5]:
+        expected = orient(Volume(reference, volume.geometry), orientation).hu
+        np.testing.assert_array_equal(run(fitted, orient(volume, orientation)), expected, err_msg=orientation)
+    for each in (fitted, segmenter):
+        assert isinstance(each, NetworkSegmenter)
+        each.costs = lambda: (TileCost(1.0, 10.0),)
+    fewer, more = fitted.forecast(volume), segmenter.forecast(volume)
+    assert fewer is not None
+    assert more is not None
+    assert fewer.seconds < more.seconds
 
 
 @pytest.mark.parametrize("grid", GRIDS)

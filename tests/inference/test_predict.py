@@ -17,7 +17,7 @@ from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.inference.predict import checked, predict_blocks
 from medseg.inference.streaming import Predict
 from medseg.inference.twins import Twin, mean_of_twins
-from medseg.inference.windows import AIR, Windows, widened
+from medseg.inference.windows import AIR, Windows, reached, widened
 from medseg.models.card import InputSpec
 from tests.inference.whole import gather
 
@@ -98,6 +98,44 @@ def test_windows_are_filled_with_the_scan_before_anything_else(within: Any) -> N
 )
 def test_a_box_is_widened_within_the_scan(side: slice, least: int, length: int, wide: slice) -> None:
     assert widened((side,) * 3, (least,) * 3, (length,) * 3) == (wide,) * 3
+
+
+@pytest.mark.parametrize(
+    ("side", "count", "covered"),
+    [
+        (slice(30, 36), 1, slice(23, 43)),  # one window sees air around
+        (slice(30, 50), 1, slice(30, 50)),
+        (slice(30, 51), 2, slice(23, 58)),  # two would reach 36 voxels; 21 and 8 of air on both sides are 37
+        (slice(30, 64), 2, slice(29, 65)),
+        (slice(0, 80), 5, slice(0, 80)),
+    ],
+)
+def test_fitted_windows_are_as_few_as_the_body_needs(side: slice, count: int, covered: slice) -> None:
+    spec = InputSpec(
+        spacing_mm=(1, 1, 1), window_hu=(-300, 900), patch_size=(20, 20, 20), overlap_ratio=0.2, fitted=True
+    )
+    box = reached((side,) * 3, spec, (80,) * 3)
+    windows = Windows.of(spec, [s.stop - s.start for s in box])
+    assert len(windows.starts[0]) == count
+    assert box[0].start <= side.start
+    assert box[0].stop >= side.stop
+    assert abs(box[0].start - covered.start) <= 1
+    assert abs(box[0].stop - covered.stop) <= 1
+    gaps = np.diff(windows.starts[0])
+    assert gaps.size == 0 or (np.ptp(gaps) <= 1 and gaps.max() <= 16)
+
+
+def test_fitted_windows_lie_over_the_body_alone() -> None:
+    image = np.full((60, 60, 60), 1.0, np.float32)  # a couch, wherever one looks
+    network = Pointwise()
+    spec = InputSpec(
+        spacing_mm=(1, 1, 1), window_hu=(-300, 900), patch_size=(20, 20, 20), overlap_ratio=0.2, fitted=True
+    )
+    body = (slice(10, 28), slice(20, 40), slice(0, 30))
+    logits = gather(predict_blocks(network, image, spec, body=body), image.shape)
+    assert len(network.shapes) == 2
+    assert (logits.argmax(axis=0)[body] == 2).all()
+    assert (logits.argmax(axis=0)[40:] == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(20, 17, 9), (4, 5, 3), (8, 8, 8), (1, 12, 30)])

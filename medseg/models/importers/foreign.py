@@ -67,6 +67,7 @@ class ForeignModel:
         blend: how overlapping windows share a voxel.
         facts: provenance for the card.
         spread: directions of nnU-Net's own window layout; None for ours.
+        fitted: windows lie over the patient alone, as few as that takes.
         mirror_axes: in RAS order, along which every combination of a window's mirror images counts.
         remarks: what a user has to know; they become limits of the card.
     """
@@ -86,6 +87,7 @@ class ForeignModel:
     around: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     spread: str | None = None
+    fitted: bool = False
     mirror_axes: tuple[int, ...] = ()
     remarks: tuple[str, ...] = ()
     description: str = ""

@@ -47,6 +47,7 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
         overlap_ratio=first.overlap_ratio,
         blend=first.blend,
         spread=first.spread,
+        fitted=first.fitted,
         mirror_axes=first.mirror_axes,
         facts={"parts": [dict(model.facts) for model in models]},
         remarks=tuple(dict.fromkeys(remark for model in models for remark in model.remarks)),
@@ -57,7 +58,7 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
 
 def _same_grid(first: ForeignModel, other: ForeignModel) -> None:
     def grid(model: ForeignModel) -> tuple[object, ...]:
-        windows = model.patch_size, model.overlap_ratio, model.blend, model.spread, model.mirror_axes
+        windows = model.patch_size, model.overlap_ratio, model.blend, model.spread, model.fitted, model.mirror_axes
         return model.tool, model.scale.intensity, model.spacing_mm, *windows
 
     if grid(first) != grid(other):

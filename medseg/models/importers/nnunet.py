@@ -22,7 +22,7 @@ from medseg.models.importers.weights import pick_tensors, read_checkpoint, witho
 
 PLANS, DATASET = "plans.json", "dataset.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-_QUICK_OVERLAP, _FAITHFUL_OVERLAP = 0.3, 0.5
+_QUICK_OVERLAP, _FAITHFUL_OVERLAP = 0.2, 0.5
 _QUICK_MIRRORS = 2  # axes: four images of an unsure window in place of eight
 
 
@@ -35,7 +35,8 @@ def read_nnunet(
         folder: holds plans.json; or a folder with one such folder in it.
         folds: names after 'fold_'; all that are there where none is given. Their logits are averaged.
         orientation: of the files that it was trained on, e.g. 'RAS'; LPS where not given.
-        faithful: overlap and mirror as nnU-Net does by default: half a window, and all mirror images.
+        faithful: windows as nnU-Net lays them by default: half a window's step over the whole scan, and all mirror
+            images. Otherwise as few windows as cover the patient, and up to four images of each.
 
     Raises:
         ModelImportError: a file that is missing, hostile or not understood; it is named.
@@ -90,6 +91,7 @@ def _assemble(
         overlap_ratio=_FAITHFUL_OVERLAP if faithful else _QUICK_OVERLAP,
         count=len(checkpoints),
         spread="".join(sorted(codes, key="RLAPSI".index)) if faithful else None,
+        fitted=not faithful,
         mirror_axes=mirror_axes,
         around={"orientation": codes, "head": head, "channels": channels, "mirror_axes": inside},
         facts=_facts(folder, name, contents[0], checkpoints, plans, codes, mirror),

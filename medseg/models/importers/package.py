@@ -97,6 +97,7 @@ def _input(model: ForeignModel) -> InputSpec:
         intensity=model.scale.intensity,
         beyond=model.scale.beyond,
         spread=model.spread,
+        fitted=model.fitted,
         mirror_axes=model.mirror_axes,
     )
 
