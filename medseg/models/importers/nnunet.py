@@ -95,9 +95,16 @@ def _assemble(
         mirror_axes=mirror_axes,
         around={"orientation": codes, "head": head, "channels": channels, "mirror_axes": inside},
         facts=_facts(folder, name, contents[0], checkpoints, plans, codes, mirror),
-        remarks=() if sure else (f"The files that it was trained on are taken to be in {read_as} order.",),
+        remarks=_remarks(read_as, sure=sure, faithful=faithful),
         description=str(dataset.get("description") or ""),
     )
+
+
+def _remarks(read_as: str, *, sure: bool, faithful: bool) -> tuple[str, ...]:
+    """What was taken for granted, and what the default leaves out."""
+    order = f"The files that it was trained on are taken to be in {read_as} order."
+    thin = "Looks where the patient is thicker than 12 mm: an ear or a nose may get no label (--faithful: all is seen)."
+    return (*(() if sure else (order,)), *(() if faithful else (thin,)))
 
 
 def _model_folder(folder: Path) -> Path:

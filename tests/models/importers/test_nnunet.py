@@ -107,6 +107,7 @@ def test_faithful_windows_and_mirror_images(tmp_path: Path) -> None:
     assert (faithful.overlap_ratio, faithful.mirror_axes) == (0.5, (0, 1, 2))
     assert (quick.spread, faithful.spread) == (None, "LPS")
     assert (quick.fitted, faithful.fitted) == (True, False)
+    assert len(quick.remarks) == len(faithful.remarks) + 1
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [([0], (2,)), ([1, 2], (0, 1)), ([2], (0,)), (None, ())])
@@ -130,7 +131,7 @@ def test_axes(
     model = read_nnunet(write_nnunet(tmp_path / "theirs", content=plans() | content), orientation=told)
     assert model.around["orientation"] == codes
     assert model.spacing_mm == spacing
-    assert bool(model.remarks) == (codes in ("SPL", "LSP"))
+    assert any("are taken to be in LPS order" in remark for remark in model.remarks) == (codes in ("SPL", "LSP"))
 
 
 @pytest.mark.parametrize("told", ["RRS", "RAX", "RA"])
