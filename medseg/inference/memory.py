@@ -125,7 +125,7 @@ class Job:
         spec: what the network wants to see.
         classes: background included.
         searched: the box of the model's grid that is computed at all; None is all of it.
-        body: about where in it windows will lie, for the time alone; None is everywhere.
+        body: where in it windows will lie, about and for the time alone if they are not fitted; None is everywhere.
         bare: labels are decided and nothing else; the image that the network wants is in memory, too.
         maps: organs whose probability is kept for every voxel of the scan.
     """
@@ -149,7 +149,9 @@ class Job:
         return 2 if self.spec.mirror_average else 2 ** len(self.spec.mirror_axes)
 
     def held(self) -> tuple[int, ...]:
-        """Shape of the box whose logits may be held."""
+        """Shape of the box whose logits may be held; fitted windows lie in the body for certain."""
+        if self.spec.fitted and self.body is not None:
+            return self.visited()
         return self.grid.shape if self.searched is None else self._windowed(self.searched)
 
     def visited(self) -> tuple[int, ...]:

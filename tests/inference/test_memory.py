@@ -71,6 +71,16 @@ def test_a_region_smaller_than_a_window_is_forecast_as_one() -> None:
     assert forecast(small, TILE, 500) == forecast(window, TILE, 500)
 
 
+def test_fitted_windows_hold_the_body_alone_and_others_perhaps_the_whole_plane() -> None:
+    scan, body = grid(512, 512, 200), (slice(60, 190), slice(70, 160), slice(0, 200))
+    fitted = SPEC.model_copy(update={"fitted": True})
+    certain, rough = Job(scan, fitted, 117, body=body), Job(scan, SPEC, 117, body=body)
+    assert certain.held() == certain.visited() == (130 + 16, 90 + 16, 200)
+    assert rough.held() == (256, 256, 200)
+    assert forecast(certain, TILE, 500).memory_mb < 0.6 * forecast(rough, TILE, 500).memory_mb
+    assert Job(scan, fitted, 117).held() == (256, 256, 200)
+
+
 def test_a_limit_that_no_plan_keeps_is_refused_with_both_figures() -> None:
     with pytest.raises(ResourceError, match=r"needs about \d\.\d GB of memory, and 0\.6 GB are allowed"):
         fit(Job(grid(512, 512, 300), SPEC, 117), [TILE], 500, 600)
