@@ -48,7 +48,7 @@ def import_model(
         orientation: Order of the axes (i, j, k) in the files that nnU-Net was trained on, e.g. RAS; LPS if not
             given. For a bundle: the order that its network saw, where it does not say so itself.
         faithful: Windows and mirror images as nnU-Net runs them by default: the same mask, several times slower.
-            Without it, few windows over the patient alone, and up to four images of each.
+            Without it, windows over the patient alone, and up to four images of each.
         labels: JSON {organ: value} that numbers the organs of several models.
         licence: Under which the weights may be used; stands in the model card.
         version: Of the package.

@@ -146,7 +146,7 @@ class Job:
     @property
     def images(self) -> int:
         """How often the network sees a window, mirror images included, where it is unsure."""
-        return 2 if self.spec.mirror_average else 2 ** len(self.spec.mirror_axes)
+        return 2 if self.spec.mirror_average else 2 ** len(self.spec.mirror_axes) // (1 + self.spec.mirror_even)
 
     def held(self) -> tuple[int, ...]:
         """Shape of the box whose logits may be held; fitted windows lie in the body for certain."""

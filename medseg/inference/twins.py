@@ -46,7 +46,8 @@ def twins_of(spec: InputSpec, labels: LabelTable) -> tuple[Twin, ...]:
     if spec.mirror_average:
         return (Twin((_FIRST,), _swapped_channels(labels)),)
     axes = [axis + _FIRST for axis in spec.mirror_axes]
-    return tuple(Twin(flip) for flip in chain.from_iterable(combinations(axes, n) for n in range(1, len(axes) + 1)))
+    counts = range(2, len(axes) + 1, 2) if spec.mirror_even else range(1, len(axes) + 1)
+    return tuple(Twin(flip) for flip in chain.from_iterable(combinations(axes, n) for n in counts))
 
 
 def _swapped_channels(labels: LabelTable) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ class InputSpec(_Strict):
     `mirror_average`: each window is seen mirrored left to right as well, and the mean counts.
     `mirror_axes`: each window is seen mirrored along every combination of these axes as well, organs keeping their
     names, and the mean counts; another tool's way, in place of `mirror_average`.
+    `mirror_even`: of these combinations only those of an even number of axes: half of them, each axis in half of these.
     `intensity`: how HU become its input; see `preprocess.prepare`.
     `spread`: directions such as LPS along which nnU-Net counts its evenly spread windows, where its layout is wanted
     over the whole scan; None lays them as MONAI does, where the body is.
@@ -52,6 +53,7 @@ class InputSpec(_Strict):
     blend: Blend = "gaussian"
     mirror_average: bool = False
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    mirror_even: bool = False
     intensity: Intensity = "window"
     beyond: float = -1.0
     spread: str | None = Field(default=None, pattern="^[RL][AP][SI]$")

@@ -43,6 +43,8 @@ def test_a_card_says_which_mirror_images_count() -> None:
     assert twins_of(spec(mirror_average=True), LABELS) == (Twin((2,), (0, 3, 2, 1)),)
     assert twins_of(spec(mirror_axes=(0, 2)), LABELS) == (Twin((2,)), Twin((4,)), Twin((2, 4)))
     assert len(twins_of(spec(mirror_axes=(0, 1, 2)), LABELS)) == 7
+    half = twins_of(spec(mirror_axes=(0, 1, 2), mirror_even=True), LABELS)
+    assert half == (Twin((2, 3)), Twin((2, 4)), Twin((3, 4)))  # and the window itself: each axis in two of four
 
 
 @pytest.mark.parametrize("wrong", [{"mirror_axes": (0, 0)}, {"mirror_axes": (3,)}, {"mirror_average": True}])

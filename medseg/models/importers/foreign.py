@@ -69,6 +69,7 @@ class ForeignModel:
         spread: directions of nnU-Net's own window layout; None for ours.
         fitted: windows lie over the patient alone, as few as that takes.
         mirror_axes: in RAS order, along which every combination of a window's mirror images counts.
+        mirror_even: only combinations of an even number of them.
         remarks: what a user has to know; they become limits of the card.
     """
 
@@ -89,6 +90,7 @@ class ForeignModel:
     spread: str | None = None
     fitted: bool = False
     mirror_axes: tuple[int, ...] = ()
+    mirror_even: bool = False
     remarks: tuple[str, ...] = ()
     description: str = ""
 

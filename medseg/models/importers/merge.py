@@ -49,6 +49,7 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
         spread=first.spread,
         fitted=first.fitted,
         mirror_axes=first.mirror_axes,
+        mirror_even=first.mirror_even,
         facts={"parts": [dict(model.facts) for model in models]},
         remarks=tuple(dict.fromkeys(remark for model in models for remark in model.remarks)),
         description=f"{len(models)} {first.tool} models in one: {', '.join(model.path.name for model in models)}.",
@@ -58,8 +59,9 @@ def merge(models: Sequence[ForeignModel], values: Mapping[str, int] | None = Non
 
 def _same_grid(first: ForeignModel, other: ForeignModel) -> None:
     def grid(model: ForeignModel) -> tuple[object, ...]:
-        windows = model.patch_size, model.overlap_ratio, model.blend, model.spread, model.fitted, model.mirror_axes
-        return model.tool, model.scale.intensity, model.spacing_mm, *windows
+        windows = model.patch_size, model.overlap_ratio, model.blend, model.spread, model.fitted
+        images = model.mirror_axes, model.mirror_even
+        return model.tool, model.scale.intensity, model.spacing_mm, *windows, *images
 
     if grid(first) != grid(other):
         reason = f"{grid(other)} differs from {first.path.name}, {grid(first)}."

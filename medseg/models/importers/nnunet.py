@@ -22,8 +22,8 @@ from medseg.models.importers.weights import pick_tensors, read_checkpoint, witho
 
 PLANS, DATASET = "plans.json", "dataset.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
-_QUICK_OVERLAP, _FAITHFUL_OVERLAP = 0.2, 0.5
-_QUICK_MIRRORS = 2  # axes: four images of an unsure window in place of eight
+_OVERLAP = 0.5
+_ENOUGH_MIRRORS = 2  # axes: of more, half of the images are enough by default
 
 
 def read_nnunet(
@@ -36,7 +36,7 @@ def read_nnunet(
         folds: names after 'fold_'; all that are there where none is given. Their logits are averaged.
         orientation: of the files that it was trained on, e.g. 'RAS'; LPS where not given.
         faithful: windows as nnU-Net lays them by default: half a window's step over the whole scan, and all mirror
-            images. Otherwise as few windows as cover the patient, and up to four images of each.
+            images. Otherwise windows of the same step over the patient alone, and up to four images of each.
 
     Raises:
         ModelImportError: a file that is missing, hostile or not understood; it is named.
@@ -73,7 +73,7 @@ def _assemble(
     mirror = [int(axis) for axis in contents[0].get("inference_allowed_mirroring_axes") or ()]
     # The mean of overlapping regions is taken before they become labels: inside the network alone.
     inside = mirror if faithful and head == "regions" else []
-    mirror_axes = () if head == "regions" else in_ras_axes(mirror, codes)[: None if faithful else _QUICK_MIRRORS]
+    mirror_axes = () if head == "regions" else in_ras_axes(mirror, codes)
     weights: dict[str, Tensor] = {}
     for number, (path, content) in enumerate(zip(checkpoints, contents, strict=True)):
         tensors = _once(pick_tensors(content, path, ("network_weights",)), len(options["features"]))
@@ -88,11 +88,12 @@ def _assemble(
         scale=scale(plans, conf, folder / PLANS),
         spacing_mm=in_ras([float(step) for step in conf["spacing"]], codes),
         patch_size=in_ras([int(side) for side in conf["patch_size"]], codes),
-        overlap_ratio=_FAITHFUL_OVERLAP if faithful else _QUICK_OVERLAP,
+        overlap_ratio=_OVERLAP,
         count=len(checkpoints),
         spread="".join(sorted(codes, key="RLAPSI".index)) if faithful else None,
         fitted=not faithful,
         mirror_axes=mirror_axes,
+        mirror_even=not faithful and len(mirror_axes) > _ENOUGH_MIRRORS,
         around={"orientation": codes, "head": head, "channels": channels, "mirror_axes": inside},
         facts=_facts(folder, name, contents[0], checkpoints, plans, codes, mirror),
         remarks=_remarks(read_as, sure=sure, faithful=faithful),

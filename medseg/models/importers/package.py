@@ -99,6 +99,7 @@ def _input(model: ForeignModel) -> InputSpec:
         spread=model.spread,
         fitted=model.fitted,
         mirror_axes=model.mirror_axes,
+        mirror_even=model.mirror_even,
     )
 
 

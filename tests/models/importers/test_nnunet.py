@@ -103,8 +103,8 @@ def test_folds_are_averaged_and_can_be_chosen(tmp_path: Path) -> None:
 def test_faithful_windows_and_mirror_images(tmp_path: Path) -> None:
     source = write_nnunet(tmp_path / "theirs")
     quick, faithful = read_nnunet(source), read_nnunet(source, faithful=True)
-    assert (quick.overlap_ratio, quick.mirror_axes) == (0.2, (0, 1))
-    assert (faithful.overlap_ratio, faithful.mirror_axes) == (0.5, (0, 1, 2))
+    assert (quick.overlap_ratio, quick.mirror_axes, quick.mirror_even) == (0.5, (0, 1, 2), True)
+    assert (faithful.overlap_ratio, faithful.mirror_axes, faithful.mirror_even) == (0.5, (0, 1, 2), False)
     assert (quick.spread, faithful.spread) == (None, "LPS")
     assert (quick.fitted, faithful.fitted) == (True, False)
     assert len(quick.remarks) == len(faithful.remarks) + 1
