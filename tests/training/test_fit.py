@@ -83,6 +83,7 @@ def test_a_small_computer_sees_the_same_patches_one_after_the_other() -> None:
     assert fit(NECK, 8, Room("cpu", 2200, workers=0)) == fit(NECK, 8, Room("cpu", 2200, workers=0))
 
 
+@pytest.mark.slow
 def test_every_rung_divides_into_its_levels() -> None:
     for memory_gb in (80, 4):
         for shape in (NECK, (40.0, 130.0, 70.0), (20.0, 20.0, 20.0), (300.0, 200.0, 60.0)):

@@ -114,6 +114,7 @@ def start_pair(out: Path, steps: int) -> list[subprocess.Popen[str]]:
     return [start(out, steps, RANK=rank, LOCAL_RANK=rank, **shared) for rank in ("0", "1")]
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_is_reported_within_a_minute(tmp_path: Path) -> None:
     first, second = start_pair(tmp_path, 100_000)
     try:
