@@ -9,9 +9,10 @@ import numpy as np
 from scipy import ndimage
 
 from medseg.imaging.volume import Array, Geometry, reorient
+from medseg.inference.tissue import FAT_HU
 from medseg.inference.windows import Box
 
-FAT_HU, LUNG_HU = -190.0, (-900.0, -500.0)
+_LUNGS_HU = (-900.0, -500.0)  # foam of a couch is lighter
 _COARSE_MM = 4.0
 _PART = 0.05  # of the largest part: two legs are two parts, and so are arms
 
@@ -58,15 +59,15 @@ def patient_region(hu: Array, geometry: Geometry) -> Region | None:
     """Where the patient lies: tissue and lungs, without what is thinner than some 12 mm (couch, mask, wires).
 
     The same for a scan in any orientation. Lungs count by themselves, because their wall may be thin, or lie outside
-    of a scan that shows them alone. Foam is lighter than lungs are.
+    of a scan that shows them alone.
     """
     source = geometry.canonical()
     steps = [max(1, round(_COARSE_MM / mm)) for mm in source.spacing_mm]
     seen = reorient(hu, geometry.to_canonical)[tuple(slice(None, None, step) for step in steps)]
-    lungs = (seen > LUNG_HU[0]) & (seen < LUNG_HU[1])
+    lungs = (seen > _LUNGS_HU[0]) & (seen < _LUNGS_HU[1])
     i, j, k = seen.shape
     affine = source.affine @ np.diag([*steps, 1.0])
-    return Region.around(_large(_thick(seen > FAT_HU) | _thick(lungs)), Geometry((i, j, k), affine))
+    return Region.around(_large(_thick(seen > FAT_HU[0]) | _thick(lungs)), Geometry((i, j, k), affine))
 
 
 def _thick(mask: Array) -> Array:

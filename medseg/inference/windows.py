@@ -60,9 +60,10 @@ class Windows:
         """Windows over `shape` as a model's card wants them; networks from nnU-Net are blended as there."""
         if spec.fitted or spec.spread is not None:
             windows = cls.spread(shape, spec.patch_size, spec.overlap_ratio, spec.spread or "RAS")
-            return replace(windows, blend=spec.blend)
-        windows = replace(cls.over(shape, spec.patch_size, spec.overlap_ratio), blend=spec.blend)
-        return replace(windows, floor=NNUNET_FLOOR) if spec.intensity.startswith("nnunet") else windows
+        else:
+            windows = cls.over(shape, spec.patch_size, spec.overlap_ratio)
+        is_nnunet = spec.spread is not None or spec.intensity.startswith("nnunet")
+        return replace(windows, blend=spec.blend, floor=NNUNET_FLOOR if is_nnunet else MONAI_FLOOR)
 
     def __len__(self) -> int:
         return math.prod(len(axis) for axis in self.starts)
@@ -184,19 +185,17 @@ def reached(box: Box, spec: InputSpec, shape: Sequence[int]) -> Box:
 
     Fitted windows are as many as the box needs; what they reach beyond it, up to `MARGIN`, costs nothing.
     """
-    least = [
-        max(size, min(side.stop - side.start + 2 * MARGIN, _reach(side.stop - side.start, size, spec.overlap_ratio)))
-        if spec.fitted
-        else size
-        for side, size in zip(box, spec.patch_size, strict=True)
-    ]
-    return widened(box, least, shape)
+    if not spec.fitted:
+        return widened(box, spec.patch_size, shape)
+    sides = zip(shape_of(box), spec.patch_size, strict=True)
+    return widened(box, [_covered(length, size, spec.overlap_ratio) for length, size in sides], shape)
 
 
-def _reach(length: int, size: int, overlap: float) -> int:
-    """The most that the windows which `length` voxels need can cover."""
+def _covered(length: int, size: int, overlap: float) -> int:
+    """Voxels along which the windows lie that `length` voxels need."""
     step = size * (1 - overlap)
-    return size + math.floor(max(0, math.ceil((length - size) / step)) * step)
+    most = size + math.floor(max(0, math.ceil((length - size) / step)) * step)
+    return max(size, min(length + 2 * MARGIN, most))
 
 
 def shape_of(box: Box) -> tuple[int, ...]:

@@ -75,6 +75,8 @@ class InputSpec(_Strict):
     def _mirrors_one_way(self) -> Self:
         if len(set(self.mirror_axes)) < len(self.mirror_axes) or (self.mirror_average and self.mirror_axes):
             raise ValueError("mirror_axes names each axis once, and not beside mirror_average")
+        if self.mirror_even and len(self.mirror_axes) < 2:
+            raise ValueError("mirror_even wants two mirror_axes or more")
         return self
 
 

@@ -47,7 +47,9 @@ def test_a_card_says_which_mirror_images_count() -> None:
     assert half == (Twin((2, 3)), Twin((2, 4)), Twin((3, 4)))  # and the window itself: each axis in two of four
 
 
-@pytest.mark.parametrize("wrong", [{"mirror_axes": (0, 0)}, {"mirror_axes": (3,)}, {"mirror_average": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"mirror_axes": (0, 0)}, {"mirror_axes": (3,)}, {"mirror_average": True}, {"mirror_even": True}]
+)
 def test_a_card_that_mirrors_twice_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="mirror_axes"):
         spec(**({"mirror_axes": (0,)} | wrong))
