@@ -23,7 +23,6 @@ from medseg.models.importers.weights import pick_tensors, read_checkpoint, witho
 PLANS, DATASET = "plans.json", "dataset.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _OVERLAP = 0.5
-_ENOUGH_MIRRORS = 2  # axes: of more, half of the images are enough by default
 
 
 def read_nnunet(
@@ -93,7 +92,7 @@ def _assemble(
         spread="".join(sorted(codes, key="RLAPSI".index)) if faithful else None,
         fitted=not faithful,
         mirror_axes=mirror_axes,
-        mirror_even=not faithful and len(mirror_axes) > _ENOUGH_MIRRORS,
+        mirror_even=not faithful and len(mirror_axes) > 1,
         around={"orientation": codes, "head": head, "channels": channels, "mirror_axes": inside},
         facts=_facts(folder, name, contents[0], checkpoints, plans, codes, mirror),
         remarks=_remarks(read_as, sure=sure, faithful=faithful),
