@@ -110,6 +110,11 @@ def test_faithful_windows_and_mirror_images(tmp_path: Path) -> None:
     assert len(quick.remarks) == len(faithful.remarks) + 1
 
 
+@pytest.mark.parametrize(("axes", "half"), [([0, 1], True), ([0], False), (None, False)])
+def test_half_of_the_mirror_images_where_there_are_two_axes(axes: list[int] | None, half: bool, tmp_path: Path) -> None:
+    assert read_nnunet(write_nnunet(tmp_path / "theirs", mirror=axes)).mirror_even is half
+
+
 @pytest.mark.parametrize(("theirs", "ours"), [([0], (2,)), ([1, 2], (0, 1)), ([2], (0,)), (None, ())])
 def test_mirror_axes_are_those_of_the_body(theirs: list[int] | None, ours: tuple[int, ...], tmp_path: Path) -> None:
     source = write_nnunet(tmp_path / "theirs", mirror=theirs)
