@@ -69,7 +69,8 @@ def main() -> None:
     inferer = SlidingWindowInferer(spec.patch_size, 1, spec.overlap_ratio, mode="gaussian", cval=-1.0)
     network = load_network(package).to(memory_format=torch.contiguous_format)
     ways: dict[str, Callable[[], Array]] = {"MONAI, PyTorch eager fp32": lambda: by_monai(image, network, inferer)}
-    every, tensor = StreamingInferer(spec.patch_size, spec.overlap_ratio, cval=-1.0), torch.from_numpy(image)[None, None]
+    every = StreamingInferer(spec.patch_size, spec.overlap_ratio, cval=-1.0)
+    tensor = torch.from_numpy(image)[None, None]
     for one in sorted({*candidates_of(package), Candidate("torch", "fp32")}):
         predictor = BACKENDS[one.backend](package, one.precision)
         ways[str(one)] = lambda predictor=predictor: by_us(image, predictor, spec)
