@@ -20,6 +20,7 @@ from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.volume import Array, Volume, reorient
 from medseg.labels import LabelTable
 from medseg.training.cases import CaseFiles, Dataset
+from medseg.training.check_sizes import strange_sizes, touches_end
 
 Level = Literal["error", "warning"]
 FAR_MM = 25.0  # organs farther apart than this in most cases have an order that anatomy keeps
@@ -36,7 +37,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What was seen of a case that could be read. Centres are RAS mm; `pixels` is the hash of its voxels."""
+    """What was seen of a case that could be read. Centres are RAS mm; `pixels` is the hash of its voxels.
+
+    `cut`: organs that reach the scan's first or last axial slice.
+    """
 
     id: str
     split: str
@@ -47,6 +51,7 @@ class CaseFacts:
     volumes_ml: Mapping[str, float]
     centres_mm: Mapping[str, Array]
     pixels: str
+    cut: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """What the JSON report holds."""
@@ -85,7 +90,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[str], None] = lambda lin
         faults += found
         facts += [seen] if seen else []
         progress(f"checked {number}/{len(dataset.cases)}  {case.id}")
-    faults += _splits(dataset) + _doubles(facts) + _sides(facts, labels) + _order(facts)
+    faults += _splits(dataset) + _doubles(facts) + _sides(facts, labels) + _order(facts) + _sizes(facts)
     return CheckReport(tuple(faults), tuple(facts), labels, dataset.cases)
 
 
@@ -129,12 +134,13 @@ def _values(case: CaseFiles, mask: Array, labels: LabelTable) -> list[Fault]:
 def _facts(case: CaseFiles, volume: Volume, mask: Array, labels: LabelTable) -> CaseFacts:
     ornt, grid = volume.geometry.to_canonical, volume.geometry.canonical()
     hu, organs = reorient(volume.hu, ornt), reorient(mask, ornt)
-    volumes, centres = {}, {}
+    volumes, centres, cut = {}, {}, set()
     for label in labels:
         where = np.argwhere(organs == label.value)
         if len(where):
             volumes[label.name] = len(where) * volume.geometry.voxel_ml
             centres[label.name] = grid.affine[:3, :3] @ where.mean(axis=0) + grid.affine[:3, 3]
+            cut |= {label.name} if touches_end(where, organs.shape[2]) else set()
     low, middle, high = (float(q) for q in np.percentile(hu[hu > -900] if (hu > -900).any() else hu, (1, 50, 99)))
     return CaseFacts(
         case.id,
@@ -146,6 +152,7 @@ def _facts(case: CaseFiles, volume: Volume, mask: Array, labels: LabelTable) -> 
         volumes,
         centres,
         hashlib.sha256(np.ascontiguousarray(hu, dtype=np.float32).data).hexdigest(),
+        frozenset(cut),
     )
 
 
@@ -226,3 +233,10 @@ def _turned(places_mm: Array) -> list[int]:
             votes += there
             against += there & (ways * usual < 0) & (np.abs(ways) > FAR_MM / 2)
     return [int(case) for case in np.flatnonzero(against > votes / 2)]
+
+
+def _sizes(facts: Sequence[CaseFacts]) -> list[Fault]:
+    """A contour that was left half drawn, or given another organ's name, has another size than it has elsewhere."""
+    whole = [{organ: ml for organ, ml in fact.volumes_ml.items() if organ not in fact.cut} for fact in facts]
+    text = "{}: {:.1f} ml, where the median of whole ones is {:.1f} ml: cut off, or another structure?"
+    return [Fault("warning", facts[n].id, text.format(*found)) for n, *found in strange_sizes(whole)]

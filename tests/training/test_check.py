@@ -141,6 +141,36 @@ def test_a_scan_that_stands_on_its_head_is_noticed(tmp_path: Path) -> None:
     assert any("upside down" in fault[2] for fault in found)
 
 
+def half_drawn(labels: Any) -> Any:
+    """The right parotid's lowest third alone, as where a clinic contoured what the beam would meet."""
+    slices = np.flatnonzero((labels == LABELS["parotid_gland_right"]).any(axis=(0, 1)))
+    above = np.arange(labels.shape[2]) > slices[len(slices) // 3]
+    return np.where((labels == LABELS["parotid_gland_right"]) & above, 0, labels)
+
+
+def test_a_contour_that_was_left_half_drawn_is_noticed(tmp_path: Path) -> None:
+    entries = [write_case(tmp_path, f"p{n}", "train", phantom_volume(seed=n)) for n in range(8)]
+    entries.append(write_case(tmp_path, "v0", "validation", phantom_volume(seed=9)))
+    relabel(tmp_path, "p1", half_drawn)
+    (found,) = faults(tmp_path, entries, tmp_path / "out")
+    assert found[:2] == ("warning", "p1")
+    assert re.search(r"parotid_gland_right: \d+\.\d ml, where the median of whole ones is .*: cut off", found[2])
+
+
+def test_an_organ_that_the_scan_cuts_is_rightly_small(tmp_path: Path) -> None:
+    entries = [write_case(tmp_path, f"p{n}", "train", phantom_volume(seed=n)) for n in range(8)]
+    entries.append(write_case(tmp_path, "v0", "validation", phantom_volume(seed=9)))
+    volume = phantom_volume(seed=1)
+    labels = phantom_labels(volume)
+    slices = np.flatnonzero((labels == LABELS["parotid_gland_right"]).any(axis=(0, 1)))
+    ends = slices[len(slices) // 3]
+    below = (slice(None), slice(None), slice(0, ends + 1))
+    geometry = Geometry(labels[below].shape, volume.affine)
+    write_nifti(tmp_path / "train/p1_ct.nii.gz", Volume(volume.hu[below].copy(), geometry))
+    write_label_map(tmp_path / "train/p1_label.nii.gz", labels[below], geometry)
+    assert not [fault for fault in faults(tmp_path, entries, tmp_path / "out") if "median" in fault[2]]
+
+
 def test_without_a_readable_scan_there_is_still_a_report(tmp_path: Path) -> None:
     entries = sound(tmp_path)
     for file in tmp_path.glob("*/*_ct.nii.gz"):
