@@ -33,7 +33,7 @@ from medseg.training.config import TrainConfig, load_config, parse_settings
 from medseg.training.foreign import locate
 from medseg.training.run import train_model
 
-PLAIN: dict[str, Any] = {"residual": False, "attention": False, "deep_supervision": 0}
+PLAIN: dict[str, Any] = {"residual": False, "attention": False, "deep_supervision": 0, "recompute": 0}
 PLAIN_TRAINING: dict[str, Any] = {
     "foreground_share": 0.0,
     "overlap_ratio": 0.0,
@@ -50,6 +50,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "overlap": ({}, {"overlap_ratio": 0.3}),
     "half precision": ({}, {"loop.precision": "bf16"}),
     "average": ({}, {"loop.ema_decay": 0.998}),
+    "recomputed level": ({"recompute": 1}, {}),
 }
 
 
@@ -166,11 +167,12 @@ def _row(rows: dict[str, list[dict[str, Any]]], costs: dict[str, Any], name: str
 
 def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
     """Peak memory of training, seconds of a step and of a window, with the row's precision; medians."""
-    network = build_network("Optimized3DUNet", options | {"out_channels": 8})
+    layout = torch.channels_last_3d  # as in training
+    network = build_network("Optimized3DUNet", options | {"out_channels": 8}).to(memory_format=layout)
     before = _peak_mb(anew=True)
     average = None if settings["loop.ema_decay"] is None else start_average(network)  # noqa: F841 - held, as training does
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    image = torch.randn(2, 1, *patch)
+    image = torch.randn(2, 1, *patch).to(memory_format=layout)
     half = torch.autocast("cpu", torch.bfloat16, enabled=settings["loop.precision"] == "bf16")
     steps = []
     for _ in range(4):

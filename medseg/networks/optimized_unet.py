@@ -2,7 +2,7 @@
 
 Shapes: B batch, C channels, D H W space. Source: Cicek et al., 3D U-Net (MICCAI 2016);
 residual blocks as in nnU-Net ResEnc (Isensee et al. 2024); attention gates by Oktay et
-al. (2018); deep supervision by Lee et al. (2015).
+al. (2018); deep supervision by Lee et al. (2015); recomputed levels by Chen et al. (2016).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.networks.recompute import recomputed
 
 _NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm3d, "instance": nn.InstanceNorm3d}
 
@@ -93,11 +94,13 @@ def _check_options(sizes: Sequence[int], norm: str, deep_supervision: int) -> No
         )
 
 
-def _check_cuts(sizes: Sequence[int], stem_convs: int, decoder_convs: int, added_skips: int) -> None:
+def _check_cuts(sizes: Sequence[int], stem_convs: int, decoder_convs: int, added_skips: int, recompute: int) -> None:
     if {stem_convs, decoder_convs} - {1, 2}:
         raise ConfigError(f"stem_convs and decoder_convs are 1 or 2, not {stem_convs} and {decoder_convs}.")
     if not 0 <= added_skips < len(sizes):
         raise ConfigError(f"{len(sizes)} levels have 0 to {len(sizes) - 1} skips to add, not {added_skips}.")
+    if not 0 <= recompute <= len(sizes):
+        raise ConfigError(f"{len(sizes)} levels have 0 to {len(sizes)} to recompute, not {recompute}.")
 
 
 class Optimized3DUNet(nn.Module):
@@ -115,6 +118,8 @@ class Optimized3DUNet(nn.Module):
         deep_supervision: number of extra heads at half, quarter ... resolution while training.
         stem_convs, decoder_convs: convolutions of the stem and of each block on the way up, 1 or 2. Most of a
             CPU's time goes into the finest level.
+        recompute: of how many of the finest levels training computes the features again on the way back, in place of
+            keeping them: less memory for more time, the same gradients. The finest level holds most of a U-Net's.
         added_skips: how many of the finest skips are added instead of concatenated: half the channels to convolve.
 
     Shapes:
@@ -141,12 +146,14 @@ class Optimized3DUNet(nn.Module):
         stem_convs: int = 2,
         decoder_convs: int = 2,
         added_skips: int = 0,
+        recompute: int = 0,
     ) -> None:
         super().__init__()
         doubled = [min(width * 2**level, max_width) for level in range(depth)]
         sizes = doubled if channels is None else list(channels)
         _check_options(sizes, norm, deep_supervision)
-        _check_cuts(sizes, stem_convs, decoder_convs, added_skips)
+        _check_cuts(sizes, stem_convs, decoder_convs, added_skips, recompute)
+        self.recompute = recompute
         self.stride = 2 ** (len(sizes) - 1)
         self.stem = DoubleConv(in_channels, sizes[0], norm, residual, stem_convs)
         self.pool = nn.MaxPool3d(2)
@@ -160,13 +167,20 @@ class Optimized3DUNet(nn.Module):
         self.deep_heads = nn.ModuleList(nn.Conv3d(sizes[n + 1], out_channels, 1) for n in range(deep_supervision))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        skips = [self.stem(x)]
-        for block in self.down:
-            skips.append(block(self.pool(skips[-1])))
+        skips = [self._run(self.stem, 0, x)]
+        for level, block in enumerate(self.down, 1):
+            skips.append(self._run(block, level, self.pool(skips[-1])))
         features = [skips.pop()]
         for block in self.up:
-            features.append(block(features[-1], skips.pop()))
+            level = len(skips) - 1
+            features.append(self._run(block, level, features[-1], skips.pop()))
         logits: Tensor = self.head(features[-1])
         if not (self.training and self.deep_heads):
             return logits
         return [logits] + [head(features[-2 - n]) for n, head in enumerate(self.deep_heads)]
+
+    def _run(self, block: nn.Module, level: int, *inputs: Tensor) -> Tensor:
+        """The block's features, kept for the way back or not."""
+        again = self.training and torch.is_grad_enabled() and level < self.recompute
+        found: Tensor = recomputed(block, *inputs) if again else block(*inputs)
+        return found

@@ -1,7 +1,7 @@
 """Reference contours far smaller or larger than the same organ's in the other cases: cut off, or of something else.
 
-Outliers of the logarithm of the volume by the modified z-score (Iglewicz and Hoaglin, How to Detect and Handle Outliers,
-ASQC 1993). An organ that the scan cuts is rightly small, and so is left out.
+Outliers of the logarithm of the volume by the modified z-score (Iglewicz and Hoaglin, How to Detect and Handle
+Outliers, ASQC 1993). An organ that the scan cuts is rightly small, and so is left out.
 """
 
 from __future__ import annotations

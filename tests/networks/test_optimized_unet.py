@@ -154,3 +154,52 @@ def test_the_catalogue_names_what_it_has() -> None:
 def test_the_catalogue_names_an_unknown_option() -> None:
     with pytest.raises(ConfigError, match=r"Network Optimized3DUNet: .*'wdith'"):
         build_network("Optimized3DUNet", {"wdith": 8})
+
+
+def one_step(recompute: int, norm: str, half: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Loss, gradients and state after a step in training mode; the same start for every `recompute`."""
+    torch.manual_seed(3)
+    network = Optimized3DUNet(
+        channels=[4, 6, 8], norm=norm, residual=True, attention=True, deep_supervision=1, recompute=recompute
+    ).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        loss = sum(head.float().square().mean() for head in network(scan(16, 16, 16)))
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+    return loss.detach(), gradients, network.state_dict()
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+@pytest.mark.parametrize("recompute", [1, 3])
+def test_recomputed_levels_learn_the_same(recompute: int, norm: str, half: bool) -> None:
+    """Gradients, and the running means: a batch that is looked at twice counts once."""
+    loss, gradients, state = one_step(0, norm, half)
+    other_loss, other_gradients, other_state = one_step(recompute, norm, half)
+    assert torch.equal(loss, other_loss)
+    assert gradients.keys() == other_gradients.keys()
+    assert all(torch.equal(gradients[name], other_gradients[name]) for name in gradients)
+    assert all(torch.equal(state[name], other_state[name]) for name in state)
+
+
+def test_recomputed_levels_keep_less() -> None:
+    def kept(recompute: int) -> int:
+        network = Optimized3DUNet(channels=[8, 8, 8], recompute=recompute).train()
+        sizes: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            network(scan(32, 32, 32))
+        return sum(sizes.values())
+
+    assert kept(1) < 0.6 * kept(0)
+
+
+def test_more_levels_than_there_are_cannot_be_recomputed() -> None:
+    with pytest.raises(ConfigError, match="2 levels have 0 to 2 to recompute, not 3"):
+        Optimized3DUNet(channels=[4, 6], recompute=3)
