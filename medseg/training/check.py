@@ -51,7 +51,7 @@ class CaseFacts:
     volumes_ml: Mapping[str, float]
     centres_mm: Mapping[str, Array]
     pixels: str
-    cut: frozenset[str] = frozenset()
+    cut: frozenset[str]
 
     def to_json(self) -> dict[str, Any]:
         """What the JSON report holds."""

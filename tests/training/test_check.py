@@ -20,8 +20,8 @@ from tests.phantoms import phantom_labels, phantom_volume, write_nifti
 from tests.training.conftest import LABELS, write_case, write_index
 
 
-def sound(root: Path) -> list[Any]:
-    entries = [write_case(root, f"p{n}", "train", phantom_volume(seed=n)) for n in range(3)]
+def sound(root: Path, train: int = 3) -> list[Any]:
+    entries = [write_case(root, f"p{n}", "train", phantom_volume(seed=n)) for n in range(train)]
     return [*entries, write_case(root, "v0", "validation", phantom_volume(seed=9))]
 
 
@@ -149,8 +149,7 @@ def half_drawn(labels: Any) -> Any:
 
 
 def test_a_contour_that_was_left_half_drawn_is_noticed(tmp_path: Path) -> None:
-    entries = [write_case(tmp_path, f"p{n}", "train", phantom_volume(seed=n)) for n in range(8)]
-    entries.append(write_case(tmp_path, "v0", "validation", phantom_volume(seed=9)))
+    entries = sound(tmp_path, train=8)
     relabel(tmp_path, "p1", half_drawn)
     (found,) = faults(tmp_path, entries, tmp_path / "out")
     assert found[:2] == ("warning", "p1")
@@ -158,8 +157,7 @@ def test_a_contour_that_was_left_half_drawn_is_noticed(tmp_path: Path) -> None:
 
 
 def test_an_organ_that_the_scan_cuts_is_rightly_small(tmp_path: Path) -> None:
-    entries = [write_case(tmp_path, f"p{n}", "train", phantom_volume(seed=n)) for n in range(8)]
-    entries.append(write_case(tmp_path, "v0", "validation", phantom_volume(seed=9)))
+    entries = sound(tmp_path, train=8)
     volume = phantom_volume(seed=1)
     labels = phantom_labels(volume)
     slices = np.flatnonzero((labels == LABELS["parotid_gland_right"]).any(axis=(0, 1)))
