@@ -56,6 +56,8 @@ class Arguments:
     """Config or preset of ours."""
     nnunet: Path | None = None
     """bin folder of the environment that holds nnU-Net v2."""
+    earlier: Path | None = None
+    """JSON of an earlier result: nnU-Net's runs are taken from there, only ours train anew."""
     minutes: float = 45.0
     """Counted training time of each run."""
     seeds: tuple[int, ...] = (0, 1)
@@ -91,7 +93,7 @@ def main(given: Arguments) -> dict[str, Any]:
     ours = [our_run(given, index, dataset, seed, given.minutes) for seed in given.seeds]
     share = given.short
     short = [our_run(given, index, dataset, seed, share * given.minutes) for seed in given.seeds] if share else []
-    theirs = their_runs(given, dataset) if given.nnunet else []
+    theirs = _earlier(given) if given.earlier else their_runs(given, dataset) if given.nnunet else []
     found: dict[str, Any] = {
         "machine": machine(),
         "versions": versions(),
@@ -108,6 +110,16 @@ def main(given: Arguments) -> dict[str, Any]:
     emit_json(given.out, found)
     print(json.dumps({key: value for key, value in found.items() if "comparison" in key}, indent=2))
     return found
+
+
+def _earlier(given: Arguments) -> list[dict[str, Any]]:
+    """nnU-Net's runs of a result that was written before, of the same time and seeds."""
+    assert given.earlier is not None
+    found = json.loads(given.earlier.read_text())
+    runs = {run["seed"]: run for run in found["nnunet"]}
+    if found["minutes"] != given.minutes or not set(given.seeds) <= set(runs):
+        raise SystemExit(f"{given.earlier}: {found['minutes']:g} minutes, seeds {sorted(runs)}; give the same.")
+    return [runs[seed] for seed in given.seeds]
 
 
 def _paired(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], organs: tuple[str, ...]) -> dict[str, Any]:

@@ -108,8 +108,9 @@ class TrainConfig(Strict):
     `open_ended` names organs that go on beyond the model's field (cord, esophagus): they are
     no landmarks, and stay unknown in artificial bodies. `organ_weights` draws some organs more often
     (1 where not named): small or rare ones, which patches around others seldom show.
-    `voxel_weights` weighs an organ's voxels in cross-entropy. `anatomy_check` lets the package keep an organ only where
-    the training references have it in relation to the others, and sure of it; it wants tens of cases.
+    `voxel_weights` weighs an organ's voxels in cross-entropy, `neglected_weight` any organ's for as long as the network
+    does not find it. `anatomy_check` lets the package keep an organ only where the training references have it in
+    relation to the others, and sure of it; it wants tens of cases.
     `small_batch: null` leaves the first stage out. `cache` is a folder for prepared cases that several runs share;
     without it a run has its own. `tracking` is a folder in which MLflow (`medseg[train]`) mirrors finished runs.
     """
@@ -130,6 +131,7 @@ class TrainConfig(Strict):
     foreground_share: float = Field(0.75, ge=0, le=1)
     organ_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     voxel_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    neglected_weight: float = Field(10.0, ge=1)
     batch_size: int = Field(2, ge=1)
     folds: FoldConfig | None = None
     small_batch: SmallBatchConfig | None = SmallBatchConfig()

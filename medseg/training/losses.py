@@ -8,6 +8,7 @@ organ without being punished (marginal loss, Shi et al., Medical Image Analysis 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -35,8 +36,34 @@ def merge_unknown(logits: Tensor, known: Tensor) -> Tensor:
     return F.log_softmax(torch.cat([background, wide[~hidden]]), dim=0)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What the voxels of an organ weigh in cross-entropy.
+
+    A thin organ, or one of low contrast, may get no hold: its Dice has no gradient while its probability is nil, and
+    its few voxels cost little beside the background's.
+    """
+
+    classes: Tensor | None = None
+    """[C] fixed weight of each class; all 1 where None."""
+    neglected: float = 1.0
+    """Further weight (at least 1) of an organ that the network gives nil inside; 1 once it is found there."""
+
+    def of(self, counts: Tensor) -> Tensor:
+        """[C] from the batch's `_counts` table: 1 + (neglected - 1) (1 - p)^4, p the organ's mean probability inside.
+
+        Background is never neglected. The weights carry no gradient. In the manner of the focal loss (Lin et al., ICCV
+        2017), for an organ as a whole: its hard voxels at the border count no more than its others.
+        """
+        _, overlap, _, volume = counts.detach()
+        missed = 1 - (overlap / volume.clamp(min=1)).clamp(max=1)
+        weights = 1 + (self.neglected - 1) * missed**4
+        weights[0] = 1
+        return weights if self.classes is None else weights * self.classes.to(weights)
+
+
 def partial_dice_ce(
-    logits: Tensor, target: Tensor, known: Tensor, voxel_weights: Tensor | None = None, smooth: float = 1e-5
+    logits: Tensor, target: Tensor, known: Tensor, weights: Weights | None = None, smooth: float = 1e-5
 ) -> Tensor:
     """Sum of marginal cross-entropy and batch soft Dice over the organs in the batch.
 
@@ -48,23 +75,20 @@ def partial_dice_ce(
         logits: [B, C, D, H, W].
         target: [B, D, H, W] int64; labels of unknown organs count as background.
         known: [B, C] bool.
-        voxel_weights: [C] weight of a class's voxels in cross-entropy; all 1 where None. A thin organ of
-            low contrast gets no hold otherwise: its Dice has no gradient while its probability is nil.
+        weights: of the organs' voxels in cross-entropy; all 1 where None.
         smooth: keeps Dice finite.
     """
-    classes = logits.shape[1]
-    weights = torch.ones(classes, device=logits.device) if voxel_weights is None else voxel_weights
-    rows = [_counts(*patch, weights) for patch in zip(logits, target, known, strict=True)]
+    rows = [_counts(*patch) for patch in zip(logits, target, known, strict=True)]
     counts = all_sum(torch.stack(rows).sum(0))
-    cost, voxels = counts[0], counts[1]
-    overlap, total, shown = counts[2:].view(3, classes)[:, 1:]
+    cost, overlap, total, volume = counts
+    cross_entropy = (cost * (weights or Weights()).of(counts)).sum() / volume.sum()
     dice = (2 * overlap + smooth) / (total + smooth)
-    there = (shown > 0).to(dice.dtype)
-    return cost / voxels + ((1 - dice) * there).sum() / there.sum().clamp(min=1)
+    there = (volume[1:] > 0).to(dice.dtype)
+    return cross_entropy + ((1 - dice[1:]) * there).sum() / there.sum().clamp(min=1)
 
 
-def _counts(logits: Tensor, target: Tensor, known: Tensor, weights: Tensor) -> Tensor:
-    """[2 + 3 C]: cross-entropy and number of voxels; per class overlap, probability + volume, volume."""
+def _counts(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """[4, C] per class of one patch: cross-entropy of its voxels, overlap, probability + volume, volume."""
     log_p = merge_unknown(logits, known)
     kept = known.clone()
     kept[0] = True
@@ -75,22 +99,21 @@ def _counts(logits: Tensor, target: Tensor, known: Tensor, weights: Tensor) -> T
     each = F.nll_loss(log_p[None], target[None], reduction="none").flatten()
     flat = target.flatten()
     volume = torch.bincount(flat, minlength=len(classes)).to(each.dtype)
-    overlap = torch.zeros_like(volume).index_add(0, flat, (-each).exp())
+    nil = torch.zeros_like(volume)
+    cost, overlap = nil.index_add(0, flat, each), nil.index_add(0, flat, (-each).exp())
     total = log_p.exp().sum((1, 2, 3)) + volume
-    cost = (each * weights.to(each.dtype)[classes][flat]).sum()
-    table = torch.zeros(3, len(known), dtype=each.dtype, device=each.device)
-    table = table.index_copy(1, classes, torch.stack([overlap, total, volume]))
-    return torch.cat([torch.stack([cost, cost.new_tensor(float(flat.numel()))]), table.flatten()])
+    table = torch.zeros(4, len(known), dtype=each.dtype, device=each.device)
+    return table.index_copy(1, classes, torch.stack([cost, overlap, total, volume]))
 
 
 def deep_supervision_loss(
-    outputs: Tensor | Sequence[Tensor], target: Tensor, known: Tensor, voxel_weights: Tensor | None = None
+    outputs: Tensor | Sequence[Tensor], target: Tensor, known: Tensor, weights: Weights | None = None
 ) -> Tensor:
     """`partial_dice_ce` over all heads, weights 1, 1/2, 1/4 ... normalised to one."""
     heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    weights = [0.5**n for n in range(len(heads))]
+    shares = [0.5**n for n in range(len(heads))]
     total = torch.zeros((), device=target.device)
-    for weight, head in zip(weights, heads, strict=True):
+    for share, head in zip(shares, heads, strict=True):
         fitted = F.interpolate(target[:, None].float(), size=head.shape[2:], mode="nearest-exact")[:, 0].long()
-        total = total + weight / sum(weights) * partial_dice_ce(head, fitted, known, voxel_weights)
+        total = total + share / sum(shares) * partial_dice_ce(head, fitted, known, weights)
     return total

@@ -18,7 +18,7 @@ from medseg.preprocess.intensity import normalise
 from medseg.training.cases import TrainingCase
 from medseg.training.config import TrainConfig
 from medseg.training.distributed import all_values, everyones_share
-from medseg.training.losses import deep_supervision_loss
+from medseg.training.losses import Weights, deep_supervision_loss
 from medseg.training.patches import Batch, PatchSampler
 from medseg.training.task import Loss, Task
 
@@ -68,7 +68,7 @@ class SegmentationTask(Task[Batch]):
         """Loss over all heads of the network."""
         alike = next(network.parameters()).dtype  # not that of the patches in fp64
         outputs = network(batch.image.to(alike, memory_format=torch.channels_last_3d))
-        weights = self.sampler.voxel_weights.to(batch.image.device)
+        weights = Weights(self.sampler.voxel_weights.to(batch.image.device), self.config.neglected_weight)
         return Loss(deep_supervision_loss(outputs, batch.labels, batch.known, weights))
 
     def validate(self, network: nn.Module, step: int) -> dict[str, float]:

@@ -55,6 +55,8 @@ def ask(page: Page, words: str) -> list[str]:
     page.get_by_text(say("search.asked", words="")).filter(has_text=words).wait_for(timeout=JOB_MS)
     found = page.get_by_text(say("search.found", count="")).or_(page.get_by_text(say("search.nothing")))
     found.first.wait_for(timeout=JOB_MS)
+    # Until the script has ended, cards of the answer before may be going and those of this one coming.
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for(timeout=JOB_MS)
     return names(page)
 
 
@@ -160,9 +162,7 @@ def test_words_of_heads_find_heads_and_no_abdomen(page: Page, server: Server, re
     studies = tmp_path / "studies"
     studies.mkdir()  # of copies: links to elsewhere are not followed
     for name in ("train/pt_100_ct.nii.gz", "validation/pt_210_ct.nii.gz"):
-        shutil.copyfile(
-            real_data / "openkbp_hn" / name, studies / Path(name).name
-        )  # links to elsewhere are not followed
+        shutil.copyfile(real_data / "openkbp_hn" / name, studies / Path(name).name)
     for name in ("crlm_ct_1004.zip", "sts_001.zip", "sts_003.zip"):
         shutil.copyfile(real_data / "dicom" / name, studies / name)
     search_page(page, server, tmp_path / "archive")

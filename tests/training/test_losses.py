@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medseg.training.losses import deep_supervision_loss, merge_unknown, partial_dice_ce
+from medseg.training.losses import Weights, deep_supervision_loss, merge_unknown, partial_dice_ce
 
 SHAPE = (3, 4, 5)
 
@@ -148,3 +148,46 @@ def test_deep_heads_weigh_half_and_a_quarter() -> None:
     wanted = (4 * each[0] + 2 * each[1] + each[2]) / 7
     torch.testing.assert_close(deep_supervision_loss(heads, full, known), wanted)
     torch.testing.assert_close(deep_supervision_loss(heads[0], full, known), each[0])
+
+
+def test_a_neglected_organ_weighs_more_until_it_is_found() -> None:
+    """Organ 1 gets nil inside, organ 2 is certain, and organ 3 gets 0.5: 1 + 9 (1 - p)^4 times its cross-entropy."""
+    target = torch.zeros(1, *SHAPE, dtype=torch.long)
+    target[:, 0], target[:, 1], target[:, 2, :2] = 1, 2, 3
+    p = sure_of(target, 4).softmax(1)
+    p[:, :, 0] = torch.tensor([0.999, 0.001, 0.0, 0.0])[:, None, None]
+    p[:, :, 2, :2] = torch.tensor([0.5, 0.0, 0.0, 0.5])[:, None, None]
+    known = torch.ones(1, 4, dtype=torch.bool)
+    logits = p.clamp(min=1e-12).log()
+    plain, weighed = (partial_dice_ce(logits, target, known, Weights(neglected=n)) for n in (1.0, 10.0))
+    voxels = target.numel()
+    missed, half = -np.log(0.001) * 20 / voxels, -np.log(0.5) * 10 / voxels
+    wanted = missed * 9 * 0.999**4 + half * 9 * 0.5**4
+    assert float(weighed - plain) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_neglected_organ_draws_harder_by_its_weight_alone() -> None:
+    """The gradient is that of cross-entropy, times the weight: nothing flows through the weight."""
+    logits, target = draw(batch=1, classes=2)
+    logits[:, 1] -= 8
+    known = torch.ones(1, 2, dtype=torch.bool)
+    inside = logits.softmax(1)[0, 1][target[0] == 1].mean()
+    fixed = 1 + 9 * (1 - inside) ** 4
+    slopes = []
+    for weights in (Weights(neglected=10), Weights(torch.tensor([1.0, fixed]))):
+        leaf = logits.clone().requires_grad_()
+        partial_dice_ce(leaf, target, known, weights).backward()
+        slopes.append(leaf.grad)
+    assert fixed > 5
+    torch.testing.assert_close(*slopes)
+
+
+def test_an_unknown_organ_is_not_neglected() -> None:
+    """Organ 1 is not contoured: what the network gives it changes nothing in the weights."""
+    logits, target = draw(classes=3)
+    target[target == 1] = 0
+    known = torch.tensor([[True, False, True]] * 2)
+    torch.testing.assert_close(
+        partial_dice_ce(logits, target, known, Weights(neglected=10)),
+        partial_dice_ce(logits, target, known, Weights(neglected=10, classes=torch.tensor([1.0, 99.0, 1.0]))),
+    )
