@@ -77,6 +77,9 @@ class Arguments:
     mirror images (the same masks) or with our default (minutes, and a little worse)."""
     short: float | None = None
     """Ours also trained for this share of the time, each seed: is that enough for nnU-Net's Dice?"""
+    steps: tuple[int, ...] = ()
+    """Ours by steps in place of minutes, a number a seed: those that fitted into the minutes where nnU-Net was timed
+    (with `--earlier`, on a slower computer)."""
     set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
     """Further settings of ours, KEY=VALUE."""
     smoke: bool = False
@@ -90,9 +93,10 @@ def main(given: Arguments) -> dict[str, Any]:
         raise SystemExit("Give --index, or --smoke.")
     index = five_organs(read_index(given.index), given.organs, given.work / "data")
     dataset = read_index(index)
-    ours = [our_run(given, index, dataset, seed, given.minutes) for seed in given.seeds]
-    share = given.short
-    short = [our_run(given, index, dataset, seed, share * given.minutes) for seed in given.seeds] if share else []
+    steps = given.steps or (None,) * len(given.seeds)
+    ours = [our_run(given, index, dataset, *run) for run in zip(given.seeds, steps, strict=True)]
+    part = replace(given, minutes=given.minutes * (given.short or 0))
+    short = [our_run(part, index, dataset, seed) for seed in given.seeds] if given.short else []
     theirs = _earlier(given) if given.earlier else their_runs(given, dataset) if given.nnunet else []
     found: dict[str, Any] = {
         "machine": machine(),
@@ -162,19 +166,20 @@ def _relabel(case: CaseFiles, mapping: dict[int, int], out: Path) -> None:
     write_label_map(out, table[labels], geometry)
 
 
-def our_run(given: Arguments, index: Path, dataset: Dataset, seed: int, minutes: float) -> dict[str, Any]:
-    """One training of ours, or what is left of it, and its scores."""
-    folder = given.work / f"ours-{seed}-{minutes:g}min"
+def our_run(given: Arguments, index: Path, dataset: Dataset, seed: int, steps: int | None = None) -> dict[str, Any]:
+    """One training of ours, or what is left of it, and its scores; `steps` in place of the minutes where given."""
+    folder = given.work / f"ours-{seed}-{f'{steps}steps' if steps else f'{given.minutes:g}min'}"
     done = folder / "scored.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))
-    limit = {"index": index, "loop.max_minutes": minutes, "loop.seed": seed, "cache": given.work / "cache"}
+    limit = {"index": index, "loop.seed": seed, "cache": given.work / "cache"}
+    limit |= {"loop.max_steps": steps} if steps else {"loop.max_steps": 10**6, "loop.max_minutes": given.minutes}
     kept = [organ for organ in _open_ended(given.config) if organ in dataset.labels]
-    own = {"open_ended": kept, "organ_weights": {}, "voxel_weights": {}, "loop.max_steps": 10**6}
+    own = {"open_ended": kept, "organ_weights": {}, "voxel_weights": {}}
     train_model(given.config, folder, resume=True, stage="full", overrides=own | limit | parse_settings(given.set_))
     scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, given.organs)
-    row = {"seed": seed, "minutes": minutes, "scores": scores, "mean_dice": mean_dice(scores, given.organs)}
-    return _keep(done, row)
+    row = {"seed": seed, "minutes": given.minutes, "steps": steps, "scores": scores}
+    return _keep(done, row | {"mean_dice": mean_dice(scores, given.organs)})
 
 
 def _open_ended(config: str) -> tuple[str, ...]:
