@@ -18,7 +18,7 @@ from medseg.errors import ConfigError
 from medseg.runtime.room import free_mb
 from medseg.training.footprint import Footprint, footprint
 from medseg.training.loop import Precision
-from medseg.training.trial import cpu_can
+from medseg.training.precision import fastest
 
 NETWORK = "Optimized3DUNet"
 MB = 2**20
@@ -80,10 +80,8 @@ class Room:
 
     @property
     def precision(self) -> Precision:
-        """bf16; fp16 on a GPU that lacks it, fp32 on a processor that lacks it."""
-        if self.device == "cpu":
-            return "bf16" if cpu_can("bf16") else "fp32"
-        return "fp16" if torch.cuda.is_available() and not torch.cuda.is_bf16_supported() else "bf16"
+        """The one that `auto` takes there."""
+        return fastest(torch.device(self.device))
 
     @property
     def where(self) -> str:

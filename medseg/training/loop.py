@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+AUTO: Final = "auto"
 
 
 class Strict(BaseModel):
@@ -20,6 +21,7 @@ class LoopConfig(Strict):
 
     `max_minutes` counts the time of the steps alone, over all resumed parts; where it is given, the schedule ends with
     it or with `max_steps`, whichever comes first. `gradient_aggregation_interval` batches make one optimiser step.
+    `precision: auto` is the fastest one of the device where a run begins, and stays when it goes on elsewhere.
     `loss_scale`, `init_scale` and `growth_interval` belong to fp16 (see `AutoMixedPrecision`). `workers` prepare
     batches beside the network; 0 prepares them in between. `compile` builds a graph first (torch.compile), which pays
     in long runs; it is kept beside the run, so that the next start finds it. `ema_decay: null` keeps no average.
@@ -36,7 +38,7 @@ class LoopConfig(Strict):
     gradient_aggregation_interval: int = Field(1, ge=1)
     gradient_clip: float = Field(1.0, gt=0)
     ema_decay: float | None = Field(0.998, ge=0, lt=1)
-    precision: Precision = "bf16"
+    precision: Literal[Precision, "auto"] = AUTO
     loss_scale: float = Field(128, gt=0)
     init_scale: float | None = Field(65536, gt=0)
     growth_interval: int = Field(2000, ge=1)

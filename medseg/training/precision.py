@@ -12,10 +12,33 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from medseg.errors import ConfigError
-from medseg.training.loop import LoopConfig, Precision
+from medseg.training.loop import AUTO, LoopConfig, Precision
+from medseg.training.trial import cpu_can
 
 _HALF: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _NEVER = 2**31 - 1
+
+
+def fastest(device: torch.device) -> Precision:
+    """The precision in which a training step takes least time on a device and learns as well.
+
+    A processor without matrix units (AMX) knows bf16 as instructions at best, and a step is slower in them than in
+    fp32 (docs/BENCHMARKS.md). A GPU without bf16 has fp16. Other devices: fp32.
+    """
+    if device.type == "cuda":
+        return "bf16" if _gpu_has_bf16() else "fp16"
+    return "bf16" if device.type == "cpu" and _has_matrix_units() and cpu_can("bf16") else "fp32"
+
+
+def _gpu_has_bf16() -> bool:
+    """A GPU that is only planned for is taken for a recent one."""
+    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _has_matrix_units() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return bool(torch.cpu._is_amx_tile_supported())  # older torch
 
 
 class AutoMixedPrecision:
@@ -66,11 +89,12 @@ class AutoMixedPrecision:
         self.overflowed = False
 
     @classmethod
-    def from_config(cls, config: LoopConfig, device: torch.device) -> AutoMixedPrecision:
-        """As a run's settings want it."""
-        return cls(
-            config.loss_scale, config.init_scale, config.growth_interval, precision=config.precision, device=device
-        )
+    def from_config(
+        cls, config: LoopConfig, device: torch.device, begun_in: Precision | None = None
+    ) -> AutoMixedPrecision:
+        """As a run's settings want it; where they say `auto`, in the precision that the run was begun in, if it was."""
+        precision = config.precision if config.precision != AUTO else begun_in or fastest(device)
+        return cls(config.loss_scale, config.init_scale, config.growth_interval, precision=precision, device=device)
 
     @property
     def scale(self) -> float:
@@ -133,7 +157,7 @@ class AutoMixedPrecision:
     def state_dict(self) -> dict[str, Any]:
         """JSON that a checkpoint keeps."""
         counts = {"good_steps": self.good_steps, "skipped_steps": self.skipped_steps, "half_share": self.half_share}
-        return {"scaler": self._scaler.state_dict()} | counts
+        return {"scaler": self._scaler.state_dict(), "precision": self.precision} | counts
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""

@@ -24,7 +24,7 @@ from medseg.training.compiled import compiled
 from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm
 from medseg.training.feed import Feed, seed_all
 from medseg.training.journal import Journal, StepRecord, summarise
-from medseg.training.loop import LoopConfig
+from medseg.training.loop import LoopConfig, Precision
 from medseg.training.optimisers import build_optimiser, set_rate
 from medseg.training.precision import AutoMixedPrecision
 from medseg.training.schedule import rate_factor, share_done
@@ -77,7 +77,7 @@ class Trainer(Generic[B]):
         self.network = share_batch_norm(network.double() if config.precision == "fp64" else network)
         self.average = None if config.ema_decay is None else start_average(self.network)
         self.optimiser = build_optimiser(task.groups(self.network), config)
-        self.amp = AutoMixedPrecision.from_config(config, self.ranks.device)
+        self.amp = self._precision()
         self.journal = Journal(folder if self.ranks.first else None)
         self.step, self.seconds, self.done = 0, 0.0, 0.0
         self._recent: list[StepRecord] = []
@@ -104,6 +104,7 @@ class Trainer(Generic[B]):
             return False
         state = load_checkpoint(found, self._learner, self._compare)
         self.step = state["step"]
+        self.amp = self._precision(state["amp"].get("precision"))
         self.amp.load_state_dict(state["amp"])
         self.journal.reopen(self.step)
         self.seconds = float(from_first(self.journal.seconds))
@@ -112,6 +113,11 @@ class Trainer(Generic[B]):
         if state["max_steps"] != self.config.max_steps:
             self._tell(f"the run now ends at step {self.config.max_steps}, its learning rate with it")
         return True
+
+    def _precision(self, begun_in: Precision | None = None) -> AutoMixedPrecision:
+        """As the first rank has it: the others may run on other processors."""
+        amp = AutoMixedPrecision.from_config(self.config, self.ranks.device, begun_in)
+        return AutoMixedPrecision.from_config(self.config, self.ranks.device, from_first(amp.precision))
 
     def _settings(self) -> dict[str, Any]:
         ours = {f"loop.{key}": value for key, value in self.config.model_dump(mode="json").items() if key not in FREE}
@@ -134,7 +140,7 @@ class Trainer(Generic[B]):
             Cancelled: `stop` said so; the checkpoint is written.
             ConfigError: this processor cannot train in the precision that is asked for.
         """
-        require_precision(self.config.precision, self.ranks.device)
+        require_precision(self.amp.precision, self.ranks.device)
         watch = Watch(self.ranks)
         try:
             self._run(watch)

@@ -42,7 +42,7 @@ def test_the_shipped_model_is_a_preset() -> None:
     config = load_config("head-neck-oar")
     assert config.open_ended == ("spinal_cord", "esophagus")
     assert config.spacing_mm == (3.906, 3.906, 2.5)
-    assert config.loop.precision == "bf16"
+    assert config.loop.precision == "auto"
 
 
 def test_a_preset_that_does_not_exist_lists_those_that_do() -> None:

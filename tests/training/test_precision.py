@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from medseg.errors import ConfigError
-from medseg.training.precision import AutoMixedPrecision
+from medseg.training import precision as precisions
+from medseg.training.loop import LoopConfig
+from medseg.training.precision import AutoMixedPrecision, fastest
 
 
 class Machine:
@@ -103,3 +105,40 @@ def test_its_state_comes_back() -> None:
 def test_scales_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(ConfigError, match="init_scale >= loss_scale"):
         AutoMixedPrecision(loss_scale=128, init_scale=64)
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def processor(monkeypatch: pytest.MonkeyPatch, *, amx: bool, works: bool = True) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx, "avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(precisions, "cpu_can", lambda precision: works)
+
+
+@pytest.mark.parametrize(
+    ("amx", "works", "wanted"), [(True, True, "bf16"), (False, True, "fp32"), (True, False, "fp32")]
+)
+def test_the_fastest_precision_of_a_processor(
+    monkeypatch: pytest.MonkeyPatch, *, amx: bool, works: bool, wanted: str
+) -> None:
+    """bf16 wants matrix units that work: instructions for it (AVX-512 BF16) are slower than fp32."""
+    processor(monkeypatch, amx=amx, works=works)
+    assert fastest(CPU) == wanted
+
+
+@pytest.mark.parametrize(("has", "wanted"), [(True, "bf16"), (False, "fp16")])
+def test_the_fastest_precision_of_a_gpu(monkeypatch: pytest.MonkeyPatch, *, has: bool, wanted: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has or including_emulation)
+    assert fastest(GPU) == wanted
+
+
+def test_auto_is_the_fastest_and_what_is_named_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor(monkeypatch, amx=True)
+    chosen = [AutoMixedPrecision.from_config(LoopConfig(precision=p), CPU).precision for p in ("auto", "fp32", "fp64")]
+    assert chosen == ["bf16", "fp32", "fp64"]
+
+
+def test_this_processor_is_asked_without_a_word() -> None:
+    assert fastest(CPU) in ("bf16", "fp32")
+    assert fastest(torch.device("meta")) == "fp32"

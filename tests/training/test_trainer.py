@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.training import precision as precisions
 from medseg.training.checkpoint import LAST, PREVIOUS
 from medseg.training.journal import StepRecord, read_journal
 from medseg.training.schedule import rate_factor, share_done
@@ -210,6 +211,21 @@ def test_half_precision_steps_are_finite_and_counted(tmp_path: Path) -> None:
     assert done["report"] == {
         "precision": "bf16", "scale": 1.0, "good_steps": 10, "skipped_steps": 0, "half_share": 1.0
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("began", "elsewhere"), [("fp16", "fp32"), ("fp32", "fp16")])
+def test_a_run_keeps_the_precision_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: str, elsewhere: str
+) -> None:
+    monkeypatch.setattr(precisions, "fastest", lambda device: began)
+    interrupted(tmp_path, 5, precision="auto")
+    monkeypatch.setattr(precisions, "fastest", lambda device: elsewhere)
+    second = line_trainer(tmp_path, precision="auto")
+    assert second.amp.precision == elsewhere
+    second.resume()
+    second.run()
+    assert second.amp.precision == began
+    assert second.amp.good_steps + second.amp.skipped_steps == 10
 
 
 def test_what_a_worker_raises_is_not_taken_for_its_end(tmp_path: Path) -> None:
