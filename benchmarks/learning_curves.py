@@ -1,11 +1,12 @@
 """Where does this data's ceiling lie? Mean Dice over the number of cases, the time and the width, one at a time.
 
-`PYTHONPATH=. python benchmarks/learning_curves.py --work WORK --minutes 20 -o OUT.json`
+`PYTHONPATH=. python benchmarks/learning_curves.py --work WORK --steps 900 -o OUT.json`
 
-Every point is a training of the config with counted time, scored on all validation patients; the points of a curve
-share all else, and fewer cases are a part of more. The last doubling of each curve is compared in pairs, with an
-interval over patients: what another doubling may bring is read from it. OUT.png draws the curves. Points that are done
-are kept: a killed run goes on with the same command. `--smoke` tries all of it on computed bodies.
+Every point is a training of the config with a number of steps, which mean the same on every machine, scored on all
+validation patients; the points of a curve share all else, and fewer cases are a part of more. The last doubling of each
+curve is compared in pairs, with an interval over patients: what another doubling may bring is read from it. OUT.png
+draws the curves. OUT holds every training's scores: with the same command a killed run goes on, on another machine
+too. `--smoke` tries all of it on computed bodies.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
@@ -24,7 +27,8 @@ from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.runtime.provenance import machine, versions
 from medseg.training.cases import Dataset, read_index
-from medseg.training.config import PhantomConfig, load_config, parse_settings
+from medseg.training.config import PhantomConfig, TrainConfig, load_config, parse_settings
+from medseg.training.journal import read_journal
 from medseg.training.phantoms import write_phantoms
 from medseg.training.run import train_model
 from medseg.training.subset import write_subset
@@ -37,17 +41,17 @@ class Arguments:
     work: Path
     """Folder for runs; the same command goes on in it."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """JSON file of the result; its picture beside it."""
+    """JSON file of the result, gone on with where it exists; its picture beside it."""
     config: str = "head-neck-oar"
     """Config or preset: data, network, recipe."""
     index: Path | None = None
     """Data in place of the config's."""
-    minutes: float = 20.0
-    """Counted time of every training but those of the curve over time."""
+    steps: int = 900
+    """Of every training but those of the curve over time."""
     cases: tuple[int, ...] = (20, 40, 80)
     """Numbers of training cases; all of them come on top."""
     times: tuple[float, ...] = (0.25, 0.5, 2.0)
-    """Of the minutes."""
+    """Of the steps."""
     widths: tuple[float, ...] = (0.5, 2.0)
     """Of the config's channels."""
     seeds: tuple[int, ...] = (0,)
@@ -60,7 +64,7 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Point:
-    """A training: number of cases, share of the minutes, share of the channels."""
+    """A training: number of cases, share of the steps, share of the channels."""
 
     cases: int
     time: float = 1.0
@@ -68,7 +72,7 @@ class Point:
 
 
 def curves_of(given: Arguments, there: int) -> dict[str, list[Point]]:
-    """Axis -> its points in rising order; all of them share the one with all cases, the minutes and the channels."""
+    """Axis -> its points in rising order; all of them share the one with all cases, steps and channels."""
     numbers = sorted({min(number, there) for number in (*given.cases, there)})
     return {
         "cases": [Point(number) for number in numbers],
@@ -84,22 +88,40 @@ def main(given: Arguments) -> dict[str, Any]:
     if index is None:
         raise SystemExit("Give --index, or --smoke.")
     dataset = read_index(index)
-    organs = list(dataset.labels)
-    found: dict[str, Any] = {"machine": machine(), "versions": versions(), "minutes": given.minutes, "curves": {}}
-    for axis, points in curves_of(given, len(dataset.of("train"))).items():
-        runs = [[_run(given, dataset, point, seed) for seed in given.seeds] for point in points]
-        rows = [_row(given, axis, point, each, organs) for point, each in zip(points, runs, strict=True)]
-        last = compare(runs[-1], runs[-2], organs) if len(runs) > 1 else None
-        found["curves"][axis] = {"points": rows, "last_step": last}
+    found = _begun(given)
+    curves = curves_of(given, len(dataset.of("train")))
+    for point, seed in product(dict.fromkeys(point for points in curves.values() for point in points), given.seeds):
+        name = _name(given, point, seed)
+        if name not in found["trainings"]:
+            found["trainings"][name] = _train(given, dataset, point, seed, given.work / name)
+        found["curves"] = {axis: _curve(given, found, axis, points, dataset) for axis, points in curves.items()}
         emit_json(given.out, found)
     draw(found["curves"], given.out.with_suffix(".png"))
     return found
 
 
+def _begun(given: Arguments) -> dict[str, Any]:
+    """What OUT holds, if it was trained with the same recipe."""
+    recipe = _recipe(load_config(given.config, parse_settings(given.set_)))
+    if not given.out.is_file():
+        return {"recipe": recipe, "machine": machine(), "versions": versions(), "trainings": {}}
+    found = dict(json.loads(given.out.read_text()))
+    if found["recipe"] != recipe:
+        raise SystemExit(f"{given.out} was trained with another recipe: move it away, or train with that one.")
+    return found
+
+
+def _recipe(config: TrainConfig) -> dict[str, Any]:
+    """What decides a training, but for what is varied here and where data lie."""
+    whole = config.model_dump(mode="json", exclude={"index", "cache", "card", "tracking", "small_batch", "version"})
+    varied = ("max_steps", "max_minutes", "seed", "workers", "log_steps", "checkpoint_minutes", "device")
+    return whole | {"loop": {key: value for key, value in whole["loop"].items() if key not in varied}}
+
+
 def _smoke(given: Arguments) -> Arguments:
     index = write_phantoms(given.work / "phantoms", PhantomConfig(train=3, validation=2))
-    own = ("loop.max_steps=4", "loop.warmup_steps=1", "loop.workers=0", "loop.validate_steps=0")
-    few = {"cases": (2,), "times": (0.5,), "widths": (0.5,), "minutes": 1.0}
+    own = ("loop.warmup_steps=1", "loop.workers=0", "loop.validate_steps=0")
+    few = {"cases": (2,), "times": (0.5,), "widths": (0.5,), "steps": 4}
     return replace(given, config="smoke", index=index, set_=(*own, *given.set_), **few)
 
 
@@ -109,20 +131,23 @@ def nested(dataset: Dataset, count: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
 
 
-def _run(given: Arguments, dataset: Dataset, point: Point, seed: int) -> dict[str, dict[str, float]]:
-    minutes = point.time * given.minutes
-    folder = given.work / f"{point.cases}cases-{minutes:g}min-{point.width:g}width-{seed}"
-    done = folder / "scored.json"
-    if done.is_file():
-        return dict(json.loads(done.read_text()))
+def _name(given: Arguments, point: Point, seed: int) -> str:
+    return f"{point.cases}cases-{round(point.time * given.steps)}steps-{point.width:g}width-{seed}"
+
+
+def _train(given: Arguments, dataset: Dataset, point: Point, seed: int, folder: Path) -> dict[str, Any]:
+    """A training, or what is left of it; its scores, and what a step took here."""
     splits = dict.fromkeys(nested(dataset, point.cases), "train")
     splits |= {case.id: "validation" for case in dataset.of("validation")}
     index = write_subset(dataset, folder / "data", splits)
     train_model(given.config, folder, resume=True, stage="full", overrides=_settings(given, index, point, seed))
     references = read_index(index).of("validation")[0].label.parent
-    scores = score(folder / "validation", references, index, list(dataset.labels))
-    emit_json(done, scores)
-    return scores
+    log = [row for row in read_journal(folder) if "seconds_per_step" in row]
+    return {
+        "precision": log[-1]["amp"]["precision"],
+        "seconds_per_step": round(median(row["seconds_per_step"] for row in log), 3),
+        "scores": score(folder / "validation", references, index, list(dataset.labels)),
+    }
 
 
 def _settings(given: Arguments, index: Path, point: Point, seed: int) -> dict[str, Any]:
@@ -130,14 +155,25 @@ def _settings(given: Arguments, index: Path, point: Point, seed: int) -> dict[st
     options = dict(config.network.options)
     options["channels"] = [max(4, round(point.width * n)) for n in options["channels"]]
     own: dict[str, Any] = {"index": index, "network.options": options, "loop.seed": seed}
-    own |= {"loop.max_minutes": point.time * given.minutes, "loop.max_steps": 10**6, "cache": given.work / "cache"}
+    own |= {"loop.max_steps": round(point.time * given.steps), "cache": given.work / "cache"}
     return own | parse_settings(given.set_)
+
+
+def _curve(given: Arguments, found: dict[str, Any], axis: str, points: list[Point], dataset: Dataset) -> dict[str, Any]:
+    """The points that are done, and what the last step between them brought, in pairs of patients."""
+    organs, rows, runs = list(dataset.labels), [], []
+    for point in points:
+        done = [found["trainings"].get(_name(given, point, seed)) for seed in given.seeds]
+        if all(done):
+            runs.append([run["scores"] for run in done])
+            rows.append(_row(given, axis, point, runs[-1], organs))
+    return {"points": rows, "last_step": compare(runs[-1], runs[-2], organs) if len(runs) > 1 else None}
 
 
 def _row(
     given: Arguments, axis: str, point: Point, runs: Sequence[dict[str, dict[str, float]]], organs: list[str]
 ) -> dict[str, Any]:
-    place = {"cases": point.cases, "time": point.time * given.minutes, "width": point.width}[axis]
+    place = {"cases": point.cases, "time": round(point.time * given.steps), "width": point.width}[axis]
     means = {organ: sum(mean_dice(run, [organ]) for run in runs) / len(runs) for organ in organs}
     return {
         "at": place,
@@ -148,7 +184,7 @@ def _row(
 
 def draw(curves: dict[str, Any], out: Path) -> None:
     """One panel an axis: every organ's Dice, and their mean in black."""
-    titles = {"cases": "training cases", "time": "minutes of training", "width": "channels, times the config's"}
+    titles = {"cases": "training cases", "time": "steps of training", "width": "channels, times the config's"}
     figure, panels = plt.subplots(1, len(curves), figsize=(13, 4), sharey=True, layout="constrained")
     for panel, (axis, curve) in zip(panels, curves.items(), strict=True):
         places = [row["at"] for row in curve["points"]]

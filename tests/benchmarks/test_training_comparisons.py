@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,11 +89,12 @@ def test_the_learning_curves_run_on_computed_bodies_and_go_on(tmp_path: Path) ->
     options = ("--work", str(tmp_path / "work"), "-o", str(tmp_path / "out.json"))
     assert "step 4/4" in run("learning_curves.py", *options)
     curves = load(tmp_path / "out.json")["curves"]
-    assert [[row["at"] for row in curve["points"]] for curve in curves.values()] == [[2, 3], [0.5, 1.0], [0.5, 1.0]]
+    assert [[row["at"] for row in curve["points"]] for curve in curves.values()] == [[2, 3], [2, 4], [0.5, 1.0]]
     shared = [curve["points"][-1]["dice"] for curve in curves.values()]
     assert shared[0] == shared[1] == shared[2]
     assert (tmp_path / "out.png").stat().st_size > 10_000
-    assert "step" not in run("learning_curves.py", *options)
+    shutil.rmtree(tmp_path / "work")
+    assert "step" not in run("learning_curves.py", *options)  # the result is enough, on another machine too
 
 
 @pytest.mark.slow
