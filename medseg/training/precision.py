@@ -13,32 +13,26 @@ from torch.utils.flop_counter import flop_registry
 
 from medseg.errors import ConfigError
 from medseg.training.loop import AUTO, LoopConfig, Precision
-from medseg.training.trial import cpu_can
+from medseg.training.trial import bf16_pays
 
 _HALF: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _NEVER = 2**31 - 1
 
 
 def fastest(device: torch.device) -> Precision:
-    """The precision in which a training step takes least time on a device and learns as well.
+    """The precision in which a training step takes least time on a device.
 
-    A processor without matrix units (AMX) knows bf16 as instructions at best, and a step is slower in them than in
-    fp32 (docs/BENCHMARKS.md). A GPU without bf16 has fp16. Other devices: fp32.
+    A GPU: bf16, or fp16 where it has none. A CPU: bf16 where small steps show that it pays, found out once per machine;
+    what a processor claims to have decides nothing (docs/BENCHMARKS.md). Others: fp32.
     """
     if device.type == "cuda":
         return "bf16" if _gpu_has_bf16() else "fp16"
-    return "bf16" if device.type == "cpu" and _has_matrix_units() and cpu_can("bf16") else "fp32"
+    return "bf16" if device.type == "cpu" and bf16_pays() else "fp32"
 
 
 def _gpu_has_bf16() -> bool:
     """A GPU that is only planned for is taken for a recent one."""
     return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def _has_matrix_units() -> bool:
-    if hasattr(torch.cpu, "get_capabilities"):
-        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    return bool(torch.cpu._is_amx_tile_supported())  # older torch
 
 
 class AutoMixedPrecision:
@@ -89,11 +83,9 @@ class AutoMixedPrecision:
         self.overflowed = False
 
     @classmethod
-    def from_config(
-        cls, config: LoopConfig, device: torch.device, begun_in: Precision | None = None
-    ) -> AutoMixedPrecision:
-        """As a run's settings want it; where they say `auto`, in the precision that the run was begun in, if it was."""
-        precision = config.precision if config.precision != AUTO else begun_in or fastest(device)
+    def from_config(cls, config: LoopConfig, device: torch.device, auto: Precision | None = None) -> AutoMixedPrecision:
+        """As a run's settings want it; where they say `auto`, in that precision, or the fastest of the device."""
+        precision = config.precision if config.precision != AUTO else auto or fastest(device)
         return cls(config.loss_scale, config.init_scale, config.growth_interval, precision=precision, device=device)
 
     @property

@@ -24,9 +24,9 @@ from medseg.training.compiled import compiled
 from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm
 from medseg.training.feed import Feed, seed_all
 from medseg.training.journal import Journal, StepRecord, summarise
-from medseg.training.loop import LoopConfig, Precision
+from medseg.training.loop import AUTO, LoopConfig, Precision
 from medseg.training.optimisers import build_optimiser, set_rate
-from medseg.training.precision import AutoMixedPrecision
+from medseg.training.precision import AutoMixedPrecision, fastest
 from medseg.training.schedule import rate_factor, share_done
 from medseg.training.task import Task, case_names, moved
 from medseg.training.trial import require_precision
@@ -115,9 +115,11 @@ class Trainer(Generic[B]):
         return True
 
     def _precision(self, begun_in: Precision | None = None) -> AutoMixedPrecision:
-        """As the first rank has it: the others may run on other processors."""
-        amp = AutoMixedPrecision.from_config(self.config, self.ranks.device, begun_in)
-        return AutoMixedPrecision.from_config(self.config, self.ranks.device, from_first(amp.precision))
+        """`auto` as the run was begun, else as is fastest for the first rank: others may run on other processors."""
+        auto = begun_in
+        if auto is None and self.config.precision == AUTO:
+            auto = from_first(fastest(self.ranks.device) if self.ranks.first else None)
+        return AutoMixedPrecision.from_config(self.config, self.ranks.device, auto)
 
     def _settings(self) -> dict[str, Any]:
         ours = {f"loop.{key}": value for key, value in self.config.model_dump(mode="json").items() if key not in FREE}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import Cancelled, ConfigError, DataError, OutputError
-from medseg.training import precision as precisions
+from medseg.training import trainer as trainers
 from medseg.training.checkpoint import LAST, PREVIOUS
 from medseg.training.journal import StepRecord, read_journal
 from medseg.training.schedule import rate_factor, share_done
@@ -217,9 +217,9 @@ def test_half_precision_steps_are_finite_and_counted(tmp_path: Path) -> None:
 def test_a_run_keeps_the_precision_that_it_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: str, elsewhere: str
 ) -> None:
-    monkeypatch.setattr(precisions, "fastest", lambda device: began)
+    monkeypatch.setattr(trainers, "fastest", lambda device: began)
     interrupted(tmp_path, 5, precision="auto")
-    monkeypatch.setattr(precisions, "fastest", lambda device: elsewhere)
+    monkeypatch.setattr(trainers, "fastest", lambda device: elsewhere)
     second = line_trainer(tmp_path, precision="auto")
     assert second.amp.precision == elsewhere
     second.resume()

@@ -71,3 +71,32 @@ def test_a_run_asks_before_its_first_step(python: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SIGSEGV"):
         trainer.run()
     assert trainer.step == 0
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEDSEG_CACHE", str(tmp_path / "notes"))
+    return tmp_path / "notes"
+
+
+@pytest.mark.parametrize(("bf16", "pays"), [(0.5, True), (0.95, False), (1.4, False)])
+def test_bf16_pays_where_its_step_is_clearly_faster(python: Path, notes: Path, bf16: float, *, pays: bool) -> None:
+    becomes(python, f"""echo '{{"fp32": 1.0, "bf16": {bf16}}}'""")
+    assert trial.bf16_pays() is pays
+    becomes(python, "exit 1")
+    assert trial.bf16_pays() is pays  # timed once: runs of one machine agree
+
+
+@pytest.mark.parametrize("script", ["kill -ILL $$", "exit 1", "echo nonsense"])
+def test_bf16_that_does_not_work_does_not_pay_and_is_tried_again(python: Path, notes: Path, script: str) -> None:
+    becomes(python, script)
+    assert not trial.bf16_pays()
+    becomes(python, """echo '{"fp32": 1.0, "bf16": 0.5}'""")
+    assert trial.bf16_pays()
+
+
+def test_both_steps_are_timed_in_a_process_of_their_own(notes: Path) -> None:
+    seconds = trial._seconds()
+    assert seconds is None or all(0.001 < seconds[precision] < 30 for precision in ("fp32", "bf16"))
+    if trial.cpu_can("bf16"):
+        assert seconds is not None
