@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import DataError
-from medseg.inference.backends.predictor import native_bf16
+from medseg.training.trial import bf16_pays
 
 STEPS = 200
 LEARNING_RATE = 1e-4  # with 5e-4 the shipped network went away from its teacher, see decision 7
@@ -64,7 +64,7 @@ def _varied(tile: Tensor, step: int) -> Tensor:
 def _step(student: nn.Module, teacher: nn.Module, tile: Tensor, optimiser: torch.optim.Optimizer) -> float:
     device = next(student.parameters()).device
     tile = tile.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or native_bf16()):
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or bf16_pays()):
         with torch.no_grad():
             wanted = teacher(tile).float().log_softmax(dim=1)
         given = student(tile).float().log_softmax(dim=1)

@@ -40,8 +40,8 @@ def build_predictor(package: ModelPackage, backend: str = AUTO, precision: str =
         package: a verified package.
         backend: 'torch', 'onnxruntime', 'tensorrt', 'openvino', or 'auto': the fastest of those installed, found out
             once per machine and model on a few tiles, and remembered.
-        precision: 'fp32', 'bf16', 'fp16', 'int8', or 'auto': bf16 where the processor computes in it, and int8 where
-            the package has a variant that passed its parity gate.
+        precision: 'fp32', 'bf16', 'fp16', 'int8', or 'auto': the fastest of fp32, of bf16 where the processor has it,
+            and of int8 where the package has a variant that passed its parity gate.
 
     Raises:
         ConfigError: unknown names, a library that is not installed (the text names the extra), or a precision that
@@ -130,17 +130,17 @@ def _precisions(package: ModelPackage, backend: str, wanted: str) -> list[str]:
     able = _ABLE[backend]
     if wanted != AUTO:
         return [wanted] if wanted in able and (wanted != "int8" or _gated_int8(package)) else []
-    best = [_float_precision(backend)]
-    return ["int8", *best] if "int8" in able and _gated_int8(package) else best
+    floats = _float_precisions(backend)
+    return ["int8", *floats] if "int8" in able and _gated_int8(package) else floats
 
 
-def _float_precision(backend: str) -> str:
-    """The quickest float of a backend: what is left out is slower on every processor of that kind."""
+def _float_precisions(backend: str) -> list[str]:
+    """The floats of a backend that may be its quickest. A processor that has bf16 may still be slower in it."""
     if backend == "onnxruntime":
-        return "fp32"
+        return ["fp32"]
     if backend == "tensorrt" or (backend == "torch" and torch_device() == "cuda"):
-        return "fp16"
-    return "bf16" if native_bf16() else "fp32"
+        return ["fp16"]
+    return ["bf16", "fp32"] if native_bf16() else ["fp32"]
 
 
 def _gated_int8(package: ModelPackage) -> list[Variant]:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medseg.errors import ModelError, ModelIntegrityError
-from medseg.inference.backends import Candidate, Choice, build_predictor
+from medseg.inference.backends import Candidate, Choice, build, build_predictor
 from medseg.inference.backends.build import candidates_of, choose, machine_facts
 from medseg.inference.backends.measure import compare, noise_tile, relative_error, seconds_per_tile
 from medseg.models.notes import cache_folder
@@ -115,7 +115,16 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert cache_folder() == Path.home() / ".cache" / "medseg"
 
 
-def test_where_one_way_is_left_nothing_is_measured(package: ModelPackage, cache: Path) -> None:
+def test_a_processor_that_has_bf16_may_still_take_fp32(package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "native_bf16", lambda: True)
+    floats = {"torch bf16", "torch fp32", "openvino bf16", "openvino fp32"}
+    assert set(map(str, candidates_of(package))) == floats
+
+
+def test_where_one_way_is_left_nothing_is_measured(
+    package: ModelPackage, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "native_bf16", lambda: False)
     choice = build_predictor(package, "torch").choice
     assert choice is not None
     assert choice.seconds == {}
