@@ -20,7 +20,7 @@ from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.volume import Array, Volume, reorient
 from medseg.labels import LabelTable
 from medseg.training.cases import CaseFiles, Dataset
-from medseg.training.check_sizes import strange_sizes, touches_end
+from medseg.training.check_outliers import strange_densities, strange_sizes, touches_end
 
 Level = Literal["error", "warning"]
 FAR_MM = 25.0  # organs farther apart than this in most cases have an order that anatomy keeps
@@ -39,7 +39,7 @@ class Fault:
 class CaseFacts:
     """What was seen of a case that could be read. Centres are RAS mm; `pixels` is the hash of its voxels.
 
-    `cut`: organs that reach the scan's first or last axial slice.
+    `median_hu` is that inside each organ; `cut`: organs that reach the scan's first or last axial slice.
     """
 
     id: str
@@ -49,6 +49,7 @@ class CaseFacts:
     orientation: str
     hu_range: tuple[float, float, float]
     volumes_ml: Mapping[str, float]
+    median_hu: Mapping[str, float]
     centres_mm: Mapping[str, Array]
     pixels: str
     cut: frozenset[str]
@@ -63,6 +64,7 @@ class CaseFacts:
             "orientation": self.orientation,
             "hu_1_50_99": [round(hu, 1) for hu in self.hu_range],
             "volumes_ml": {name: round(ml, 3) for name, ml in self.volumes_ml.items()},
+            "median_hu": {name: round(hu, 1) for name, hu in self.median_hu.items()},
         }
 
 
@@ -90,7 +92,9 @@ def check_dataset(dataset: Dataset, progress: Callable[[str], None] = lambda lin
         faults += found
         facts += [seen] if seen else []
         progress(f"checked {number}/{len(dataset.cases)}  {case.id}")
-    faults += _splits(dataset) + _doubles(facts) + _sides(facts, labels) + _order(facts) + _sizes(facts)
+    faults += (
+        _splits(dataset) + _doubles(facts) + _sides(facts, labels) + _order(facts) + _sizes(facts) + _densities(facts)
+    )
     return CheckReport(tuple(faults), tuple(facts), labels, dataset.cases)
 
 
@@ -134,11 +138,12 @@ def _values(case: CaseFiles, mask: Array, labels: LabelTable) -> list[Fault]:
 def _facts(case: CaseFiles, volume: Volume, mask: Array, labels: LabelTable) -> CaseFacts:
     ornt, grid = volume.geometry.to_canonical, volume.geometry.canonical()
     hu, organs = reorient(volume.hu, ornt), reorient(mask, ornt)
-    volumes, centres, cut = {}, {}, set()
+    volumes, densities, centres, cut = {}, {}, {}, set()
     for label in labels:
         where = np.argwhere(organs == label.value)
         if len(where):
             volumes[label.name] = len(where) * volume.geometry.voxel_ml
+            densities[label.name] = float(np.median(hu[tuple(where.T)]))
             centres[label.name] = grid.affine[:3, :3] @ where.mean(axis=0) + grid.affine[:3, 3]
             cut |= {label.name} if touches_end(where, organs.shape[2]) else set()
     low, middle, high = (float(q) for q in np.percentile(hu[hu > -900] if (hu > -900).any() else hu, (1, 50, 99)))
@@ -150,6 +155,7 @@ def _facts(case: CaseFiles, volume: Volume, mask: Array, labels: LabelTable) -> 
         volume.geometry.orientation,
         (low, middle, high),
         volumes,
+        densities,
         centres,
         hashlib.sha256(np.ascontiguousarray(hu, dtype=np.float32).data).hexdigest(),
         frozenset(cut),
@@ -240,3 +246,12 @@ def _sizes(facts: Sequence[CaseFacts]) -> list[Fault]:
     whole = [{organ: ml for organ, ml in fact.volumes_ml.items() if organ not in fact.cut} for fact in facts]
     text = "{}: {:.1f} ml, where the median of whole ones is {:.1f} ml: cut off, or another structure?"
     return [Fault("warning", facts[n].id, text.format(*found)) for n, *found in strange_sizes(whole)]
+
+
+def _densities(facts: Sequence[CaseFacts]) -> list[Fault]:
+    """A contour that lies beside its organ, or scan and contours of two patients: bone or air where tissue should be."""
+    text = "{}: {:.0f} HU inside its contour (median), where it is {:.0f} HU in most cases: drawn beside the organ?"
+    return [
+        Fault("warning", facts[n].id, text.format(*found))
+        for n, *found in strange_densities([fact.median_hu for fact in facts])
+    ]

@@ -71,6 +71,34 @@ def test_faults_of_a_mask(tmp_path: Path, change: Any, level: str, text: str) ->
     assert any(fault[0] == level and re.search(text, fault[2]) for fault in found), found
 
 
+def beside(labels: Any) -> Any:
+    """The sphere drawn in the air in front of the body."""
+    moved = np.where(labels == 1, 0, labels).astype(np.uint8)
+    moved[:, -12:][np.roll(labels, 12, axis=1)[:, -12:] == 1] = 1
+    return moved
+
+
+def a_slice_of_it(labels: Any) -> Any:
+    places = np.argwhere(labels == 1)[:, 2]
+    few = np.arange(labels.shape[2]) == int(np.median(places))
+    return np.where((labels == 1) & ~few, 0, labels).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (a_slice_of_it, r"parotid_gland_left: \d+\.\d ml, where the median of whole ones is \d+\.\d ml: cut off"),
+        (beside, r"parotid_gland_left: -\d+ HU inside its contour \(median\), where it is \d+ HU in most cases"),
+    ],
+)
+def test_a_contour_unlike_the_others(tmp_path: Path, change: Any, text: str) -> None:
+    entries = sound(tmp_path, train=8)
+    assert faults(tmp_path, entries, tmp_path / "before") == []
+    relabel(tmp_path, "p1", change)
+    found = faults(tmp_path, entries, tmp_path / "out")
+    assert [(level, case) for level, case, fault in found if re.search(text, fault)] == [("warning", "p1")], found
+
+
 def test_voxels_of_an_organ_that_is_not_listed(tmp_path: Path) -> None:
     entries = sound(tmp_path)
     entries[0]["contoured"] = ["spinal_cord", "parotid_gland_left"]

@@ -1,8 +1,10 @@
-"""Sizes of one organ over many cases: what stands apart, and what does not."""
+"""Sizes and densities of one organ over many cases: what stands apart, and what does not."""
 
 from __future__ import annotations
 
-from medseg.training.check_sizes import strange_sizes
+import pytest
+
+from medseg.training.check_outliers import strange_densities, strange_sizes
 
 PAROTIDS_ML = (16.2, 19.8, 21.1, 23.0, 24.4, 26.7, 28.9, 31.5, 38.0)
 
@@ -33,3 +35,21 @@ def test_an_organ_that_sizes_differ_in_by_nature_is_let_be() -> None:
 
 def test_few_cases_tell_nothing() -> None:
     assert strange_sizes(cases(20.0, 20.0, 20.0, 1.0)) == []
+
+
+CORDS_HU = (-24.0, -16.0, 4.0, 8.0, 12.0, 12.0, 16.0, 20.0, 36.0)
+
+
+@pytest.mark.parametrize("hu", [252.0, -448.0], ids=["bone", "air"])
+def test_a_contour_beside_its_organ_is_named_by_what_it_holds(hu: float) -> None:
+    scans = [{"spinal_cord": one} for one in (*CORDS_HU, hu)]
+    assert [(case, found) for case, _, found, _ in strange_densities(scans)] == [(9, hu)]
+
+
+def test_contrast_agent_is_no_fault() -> None:
+    assert strange_densities([{"parotid_gland_left": hu} for hu in (*[-30.0] * 8, 60.0)]) == []
+
+
+def test_an_organ_of_all_densities_is_let_be() -> None:
+    """A larynx holds now more and now less air."""
+    assert strange_densities([{"larynx": hu} for hu in (-300.0, -200, -150, -60, -20, 0, 20, 40, 60)]) == []
