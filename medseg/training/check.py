@@ -92,9 +92,8 @@ def check_dataset(dataset: Dataset, progress: Callable[[str], None] = lambda lin
         faults += found
         facts += [seen] if seen else []
         progress(f"checked {number}/{len(dataset.cases)}  {case.id}")
-    faults += (
-        _splits(dataset) + _doubles(facts) + _sides(facts, labels) + _order(facts) + _sizes(facts) + _densities(facts)
-    )
+    faults += _splits(dataset) + _doubles(facts) + _sides(facts, labels)
+    faults += _order(facts) + _sizes(facts) + _densities(facts)
     return CheckReport(tuple(faults), tuple(facts), labels, dataset.cases)
 
 
@@ -249,7 +248,7 @@ def _sizes(facts: Sequence[CaseFacts]) -> list[Fault]:
 
 
 def _densities(facts: Sequence[CaseFacts]) -> list[Fault]:
-    """A contour that lies beside its organ, or scan and contours of two patients: bone or air where tissue should be."""
+    """A contour that lies beside its organ, or is another patient's: bone or air where tissue should be."""
     text = "{}: {:.0f} HU inside its contour (median), where it is {:.0f} HU in most cases: drawn beside the organ?"
     return [
         Fault("warning", facts[n].id, text.format(*found))
