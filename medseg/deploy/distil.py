@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import DataError
-from medseg.training.trial import bf16_pays
+from medseg.training.precision import fastest
 
 STEPS = 200
 LEARNING_RATE = 1e-4  # with 5e-4 the shipped network went away from its teacher, see decision 7
@@ -49,9 +49,10 @@ def distil(
     optimiser = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(seed)
+    half = fastest(next(student.parameters()).device) == "bf16"
     for step in range(steps):
         tile = _varied(tiles[int(torch.randint(len(tiles), (), generator=generator))], step)
-        loss = _step(student, teacher, tile, optimiser)
+        loss = _step(student, teacher, tile, optimiser, half=half)
         schedule.step()
         on_step(step, loss)
     return student
@@ -61,10 +62,12 @@ def _varied(tile: Tensor, step: int) -> Tensor:
     return tile.flip([] if step % 2 else [3 + step // 2 % 2])
 
 
-def _step(student: nn.Module, teacher: nn.Module, tile: Tensor, optimiser: torch.optim.Optimizer) -> float:
+def _step(
+    student: nn.Module, teacher: nn.Module, tile: Tensor, optimiser: torch.optim.Optimizer, *, half: bool
+) -> float:
     device = next(student.parameters()).device
     tile = tile.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or bf16_pays()):
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
         with torch.no_grad():
             wanted = teacher(tile).float().log_softmax(dim=1)
         given = student(tile).float().log_softmax(dim=1)

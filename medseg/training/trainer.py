@@ -143,6 +143,8 @@ class Trainer(Generic[B]):
             ConfigError: this processor cannot train in the precision that is asked for.
         """
         require_precision(self.amp.precision, self.ranks.device)
+        if self.config.precision == AUTO:
+            self._tell(f"precision: {self.amp.precision}")
         watch = Watch(self.ranks)
         try:
             self._run(watch)
