@@ -117,11 +117,11 @@ def main(given: Arguments) -> dict[str, Any]:
 
 
 def _earlier(given: Arguments) -> list[dict[str, Any]]:
-    """nnU-Net's runs of a result that was written before, of the same time and seeds."""
+    """nnU-Net's runs of a result that was written before: the same seeds, and the same time where ours has one."""
     assert given.earlier is not None
     found = json.loads(given.earlier.read_text())
     runs = {run["seed"]: run for run in found["nnunet"]}
-    if found["minutes"] != given.minutes or not set(given.seeds) <= set(runs):
+    if not (given.steps or found["minutes"] == given.minutes) or not set(given.seeds) <= set(runs):
         raise SystemExit(f"{given.earlier}: {found['minutes']:g} minutes, seeds {sorted(runs)}; give the same.")
     return [runs[seed] for seed in given.seeds]
 
