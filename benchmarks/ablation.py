@@ -26,6 +26,7 @@ import tyro
 from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.networks.catalogue import build_network
+from medseg.runtime.heap import give_back_at_once
 from medseg.runtime.provenance import machine, versions
 from medseg.training.average import start_average
 from medseg.training.cases import read_index
@@ -39,6 +40,7 @@ PLAIN_TRAINING: dict[str, Any] = {
     "overlap_ratio": 0.0,
     "loop.precision": "fp32",
     "loop.ema_decay": None,
+    "loop.spare_memory": False,
 }
 # Row -> options of the network, settings of the training: what it changes in the plain one.
 ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -51,6 +53,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "half precision": ({}, {"loop.precision": "bf16"}),
     "average": ({}, {"loop.ema_decay": 0.998}),
     "recomputed level": ({"recompute": 1}, {}),
+    "memory given back": ({}, {"loop.spare_memory": True}),
 }
 
 
@@ -83,7 +86,11 @@ class Arguments:
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     """Learning rates that the plain network is tuned over, with half the time."""
     rows: tuple[str, ...] = tuple(ROWS)
-    """Which rows."""
+    """Which rows; `plain` is always needed."""
+    train: bool = True
+    """Without: memory and times alone, in minutes."""
+    rounds: int = 3
+    """Of measuring memory and times, all rows in turn."""
     set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
     """Further settings of all rows, KEY=VALUE."""
     smoke: bool = False
@@ -94,25 +101,22 @@ def main(given: Arguments) -> dict[str, Any]:
     """Train, score, measure, compare, write."""
     given = _smoke(given) if given.smoke else given
     config = load_config(given.config, parse_settings(given.set_))
-    rate = _tuned(given, config)
-    rows = {name: [_run(given, config, name, seed, rate, given.minutes) for seed in given.seeds] for name in given.rows}
-    costs = {
-        name: _in_process(_cost, options_of(config, name), settings_of(name), config.patch_size) for name in given.rows
-    }
-    found: dict[str, Any] = {"machine": machine(), "versions": versions(), "minutes": given.minutes, "rate": rate}
-    found["rows"] = {name: _row(rows, costs, name) for name in given.rows}
+    found: dict[str, Any] = {"machine": machine(), "versions": versions()}
+    runs: dict[str, list[dict[str, Any]]] = {}
+    if given.train:
+        rate = _tuned(given, config)
+        found |= {"minutes": given.minutes, "rate": rate}
+        runs = {n: [_run(given, config, n, seed, rate, given.minutes) for seed in given.seeds] for n in given.rows}
+    rounds = [{name: measured(config, name) for name in given.rows} for _ in range(given.rounds)]
+    found["rows"] = {name: _scored(runs, name) | _costs(rounds, name) for name in given.rows}
     emit_json(given.out, found)
-    print(
-        json.dumps(
-            {name: {k: v for k, v in row.items() if k != "runs"} for name, row in found["rows"].items()}, indent=2
-        )
-    )
+    print(json.dumps({n: {k: v for k, v in row.items() if k != "runs"} for n, row in found["rows"].items()}, indent=2))
     return found
 
 
 def _smoke(given: Arguments) -> Arguments:
     own = ("loop.max_steps=6", "loop.warmup_steps=1", "loop.workers=0", "loop.validate_steps=0", "phantoms.train=3")
-    few = {"seeds": (0,), "rates": (1e-2,), "rows": ("plain", "attention", "all")}
+    few = {"seeds": (0,), "rates": (1e-2,), "rows": ("plain", "attention", "all"), "rounds": 1}
     return replace(given, config="smoke", minutes=1.0, set_=(*own, *given.set_), **few)
 
 
@@ -158,22 +162,42 @@ def _run(given: Arguments, config: TrainConfig, name: str, seed: int, rate: floa
     return found
 
 
-def _row(rows: dict[str, list[dict[str, Any]]], costs: dict[str, Any], name: str) -> dict[str, Any]:
-    organs = rows[name][0]["organs"]
-    against = compare([run["scores"] for run in rows[name]], [run["scores"] for run in rows["plain"]], organs)
-    shares = {key: round(costs[name][key] / costs["plain"][key], 3) for key in ("training_mb", "step_s", "window_s")}
-    return {"against_plain": against, "cost": costs[name], "cost_share": shares, "runs": rows[name]}
+def _scored(runs: dict[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
+    if not runs:
+        return {}
+    scores = {row: [run["scores"] for run in runs[row]] for row in (name, "plain")}
+    return {"against_plain": compare(scores[name], scores["plain"], runs[name][0]["organs"]), "runs": runs[name]}
 
 
-def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
-    """Peak memory of training, seconds of a step and of a window, with the row's precision; medians."""
-    layout = torch.channels_last_3d  # as in training
-    network = build_network("Optimized3DUNet", options | {"out_channels": 8}).to(memory_format=layout)
+def _costs(rounds: list[dict[str, dict[str, float]]], name: str) -> dict[str, Any]:
+    """What the row took in every round, and as a share of what the plain one took in the same: least, middle, most."""
+    taken = {key: [one[name][key] for one in rounds] for key in rounds[0][name]}
+    shares = {key: sorted(one[name][key] / one["plain"][key] for one in rounds) for key in taken}
+    spread = {key: [round(f(all_), 3) for f in (min, statistics.median, max)] for key, all_ in shares.items()}
+    return {"cost": taken, "cost_share": spread}
+
+
+def measured(config: TrainConfig, name: str) -> dict[str, float]:
+    """Memory and time of a row's training, and time of its inference, each in a fresh process."""
+    row = (options_of(config, name), settings_of(name), config.patch_size)
+    return _in_process(_training_cost, *row) | _in_process(_window_cost, *row)
+
+
+def _built(options: dict[str, Any], settings: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
+    """The network laid out as in training, and its precision."""
+    network = build_network("Optimized3DUNet", options | {"out_channels": 8}).to(memory_format=torch.channels_last_3d)
+    return network, torch.autocast("cpu", torch.bfloat16, enabled=settings["loop.precision"] == "bf16")
+
+
+def _training_cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
+    """Peak memory and seconds of a step, the median of three."""
+    network, half = _built(options, settings)
+    if settings["loop.spare_memory"] and not give_back_at_once():
+        raise SystemExit("The row `memory given back` needs glibc.")
     before = _peak_mb(anew=True)
     average = None if settings["loop.ema_decay"] is None else start_average(network)  # noqa: F841 - held, as training does
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    image = torch.randn(2, 1, *patch).to(memory_format=layout)
-    half = torch.autocast("cpu", torch.bfloat16, enabled=settings["loop.precision"] == "bf16")
+    image = torch.randn(2, 1, *patch).to(memory_format=torch.channels_last_3d)
     steps = []
     for _ in range(4):
         began = time.perf_counter()
@@ -185,19 +209,22 @@ def _cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, i
         loss.backward()
         optimiser.step()
         steps.append(time.perf_counter() - began)
-    training = max(0.1, _peak_mb() - before)
-    network.eval()
+    peak = max(0.1, _peak_mb() - before)
+    return {"training_mb": round(peak, 1), "step_s": round(statistics.median(steps[1:]), 4)}
+
+
+def _window_cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
+    """Seconds of one window, the median of four."""
+    network, half = _built(options, settings)
+    image = torch.randn(1, 1, *patch).to(memory_format=torch.channels_last_3d)
     windows = []
     with torch.inference_mode(), half:
+        network.eval()
         for _ in range(5):
             began = time.perf_counter()
-            network(image[:1])
+            network(image)
             windows.append(time.perf_counter() - began)
-    return {
-        "training_mb": round(training, 1),
-        "step_s": round(statistics.median(steps[1:]), 4),
-        "window_s": round(statistics.median(windows[1:]), 4),
-    }
+    return {"window_s": round(statistics.median(windows[1:]), 4)}
 
 
 def _peak_mb(*, anew: bool = False) -> float:

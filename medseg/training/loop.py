@@ -25,6 +25,7 @@ class LoopConfig(Strict):
     `loss_scale`, `init_scale` and `growth_interval` belong to fp16 (see `AutoMixedPrecision`). `workers` prepare
     batches beside the network; 0 prepares them in between. `compile` builds a graph first (torch.compile), which pays
     in long runs; it is kept beside the run, so that the next start finds it. `ema_decay: null` keeps no average.
+    `spare_memory` gives a CPU's memory back as soon as it is free: the peak is lower, a step takes longer.
     """
 
     max_steps: int = Field(6000, ge=1)
@@ -44,6 +45,7 @@ class LoopConfig(Strict):
     growth_interval: int = Field(2000, ge=1)
     device: str = "auto"
     compile: bool = False
+    spare_memory: bool = False
     workers: int = Field(1, ge=0)
     seed: int = Field(0, ge=0)
     log_steps: int = Field(25, ge=1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.runtime.heap import give_back_at_once
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.training.average import start_average, update_average
 from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
@@ -35,7 +36,10 @@ from medseg.training.watch import Watch
 B = TypeVar("B")
 
 # Settings that a resumed run may change: places, how it is computed, and how long it goes on.
-FREE = {"max_steps", "max_minutes", "checkpoint_minutes", "log_steps", "validate_steps", "workers", "device", "compile"}
+FREE = {
+    "max_steps", "max_minutes", "checkpoint_minutes", "log_steps", "validate_steps", "workers", "device", "compile",
+    "spare_memory",
+}  # fmt: skip
 GRAPHS = "graphs"
 RETRY_S = 60.0  # after a checkpoint that could not be written
 
@@ -145,6 +149,8 @@ class Trainer(Generic[B]):
         require_precision(self.amp.precision, self.ranks.device)
         if self.config.precision == AUTO:
             self._tell(f"precision: {self.amp.precision}")
+        if self.config.spare_memory and not (self.ranks.device.type == "cpu" and give_back_at_once()):
+            self._tell("spare_memory: nothing to set here, this is for CPUs with glibc")
         watch = Watch(self.ranks)
         try:
             self._run(watch)

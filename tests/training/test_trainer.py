@@ -228,6 +228,20 @@ def test_a_run_keeps_the_precision_that_it_began_with(
     assert second.amp.good_steps + second.amp.skipped_steps == 10
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_memory_is_spared_where_the_system_can_and_said_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(trainers, "give_back_at_once", lambda: asked.append(known) or known)
+    said: list[str] = []
+    line_trainer(tmp_path / "ordinary").run()
+    assert asked == []
+    line_trainer(tmp_path / "spared", said=said, spare_memory=True).run()
+    assert asked == [known]
+    assert any("spare_memory" in line for line in said) is not known
+
+
 def test_what_a_worker_raises_is_not_taken_for_its_end(tmp_path: Path) -> None:
     class Broken(LineTask):
         def batch(self, number: int) -> Any:
