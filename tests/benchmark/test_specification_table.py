@@ -57,7 +57,7 @@ def test_without_trainings_their_row_says_what_is_missing(tmp_path: Path, ablati
 
 
 def test_half_precision_is_measured_beside_single() -> None:
-    costs = compare_steps({"channels": [16, 32]}, (16, 16, 16), 1, torch.device("cpu"), 2)
+    costs = compare_steps({"channels": [16, 32]}, (32, 32, 32), 1, torch.device("cpu"), 2)
     assert set(costs) == {"fp32", "half"}
     assert all(cost.seconds > 0 for cost in costs.values())
     assert costs["half"].memory_mb < costs["fp32"].memory_mb

@@ -77,7 +77,9 @@ def choose(package: ModelPackage, candidates: list[Candidate]) -> Choice:
 
 
 def _measure(package: ModelPackage, candidates: list[Candidate], facts: dict[str, Any]) -> Choice:
-    reference = TorchPredictor(load_network(package), "fp32") if package.card.network else None
+    # Where PyTorch alone is asked for, a package without a network says so itself.
+    has_network = package.card.network or all(one.backend == "torch" for one in candidates)
+    reference = TorchPredictor(load_network(package), "fp32") if has_network else None
     build = _builder(package)
     tolerance = TOLERANCE | {"int8": max((2 * one.figures.logit_error for one in _gated_int8(package)), default=0.0)}
     seconds, refused = compare(candidates, build, noise_tile(patch_of(package)), reference, tolerance)
