@@ -24,6 +24,7 @@ BACKENDS: dict[str, Callable[[ModelPackage, str], Predictor]] = {
     "onnxruntime": build_onnxruntime,
     "tensorrt": lambda package, precision: build_onnxruntime(package, precision, "tensorrt"),
 }
+_HANDICAP = {"bf16": 1.1}  # it has to be clearly faster than fp32, which is the more exact
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _ABLE = {
     "openvino": ("int8", "bf16", "fp32"),
@@ -65,7 +66,7 @@ def _check(name: str, *known: str) -> None:
 
 
 def choose(package: ModelPackage, candidates: list[Candidate]) -> Choice:
-    """The fastest candidate: remembered, or measured now.
+    """The fastest candidate, bf16 only where it is clearly faster: remembered, or measured now.
 
     Raises:
         ModelError: none of them works.
@@ -86,7 +87,7 @@ def _measure(package: ModelPackage, candidates: list[Candidate], facts: dict[str
     if not seconds:
         why = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         raise ModelError(f"Model {package.card.id} runs on no backend here ({why}).", advice="")
-    best = min(candidates, key=lambda one: seconds.get(str(one), float("inf")))
+    best = min(candidates, key=lambda one: seconds.get(str(one), float("inf")) * _HANDICAP.get(one.precision, 1.0))
     choice = Choice(best.backend, best.precision, seconds, refused)
     if OUT_OF_MEMORY not in refused.values():  # another day it may have room
         remember_choice(facts, choice)

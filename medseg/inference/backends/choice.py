@@ -43,7 +43,9 @@ class Choice:
         ranked = sorted(self.seconds.items(), key=lambda item: item[1])
         listed = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in ranked)
         refused = "".join(f"; {name} refused: {why}" for name, why in self.refused.items())
-        return f"{self.candidate}: the fastest per tile ({listed}; {when}){refused}."
+        first = ranked[0][0] == str(self.candidate)
+        why = "the fastest per tile" if first else "nearly the fastest per tile, and more exact"
+        return f"{self.candidate}: {why} ({listed}; {when}){refused}."
 
 
 def recall_choice(facts: Mapping[str, Any], candidates: Sequence[Candidate]) -> Choice | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,14 +47,14 @@ def test_the_fastest_is_taken_and_remembered(package: ModelPackage, cache: Path)
     assert not first.remembered
     assert set(first.seconds) == {str(candidate) for candidate in candidates_of(package)}
     assert {candidate.backend for candidate in candidates_of(package)} == {"openvino", "torch"}
-    assert first.seconds[str(first.candidate)] == min(first.seconds.values())
+    assert first.seconds[str(first.candidate)] <= 1.1 * min(first.seconds.values())
     (note,) = notes(cache)
     assert json.loads(note.read_text())["facts"]["threads"] == torch.get_num_threads()
     again = build_predictor(package).choice
     assert again is not None
     assert again.remembered
     assert (again.candidate, again.seconds) == (first.candidate, first.seconds)
-    assert f"{first.candidate}: the fastest per tile" in first.reason
+    assert re.match(rf"{first.candidate}: (nearly )?the fastest per tile", first.reason)
     assert "measured now" in first.reason
     assert "measured earlier" in again.reason
 
@@ -199,3 +200,13 @@ def test_a_package_that_runs_nowhere_says_why(package: ModelPackage, cache: Path
     (package.folder / WEIGHTS).write_bytes(b"")
     with pytest.raises(ModelError, match="no safetensors file"):
         chosen(package)
+
+
+@pytest.mark.parametrize(("bf16", "taken"), [(0.95, "torch fp32"), (0.8, "torch bf16")])
+def test_bf16_has_to_be_clearly_faster(
+    package: ModelPackage, cache: Path, monkeypatch: pytest.MonkeyPatch, bf16: float, taken: str
+) -> None:
+    monkeypatch.setattr(build, "compare", lambda *_: ({"torch fp32": 1.0, "torch bf16": bf16}, {}))
+    choice = chosen(package)
+    assert str(choice.candidate) == taken
+    assert ("more exact" in choice.reason) == (taken == "torch fp32")
