@@ -105,7 +105,7 @@ def main(given: Arguments) -> dict[str, Any]:
         "patients": {"train": len(dataset.of("train")), "validation": len(dataset.of("validation"))},
         "ours": ours,
         "ours_short": short,
-        "nnunet": theirs,
+        "nnunet": theirs if given.earlier is None else f"as in {given.earlier.name}",
     }
     if theirs:
         found["comparison"] = _paired(ours, theirs, given.organs)
