@@ -5,7 +5,7 @@
 Every row trains with equal counted time, the same seeds, patch and overlap (but for the rows that change these), and is
 scored on the validation patients; the plain network is tuned first over `--rates`, and its best rate is everybody's.
 Memory and time are measured in processes of their own. Rows and seeds that are done are kept: a killed run goes on
-with the same command. `--smoke` tries all of it on computed bodies.
+with the same command. `--no-train` measures memory and time alone. `--smoke` tries all of it on computed bodies.
 """
 
 from __future__ import annotations

@@ -20,13 +20,13 @@ from torch import nn
 
 from medseg.errors import ConfigError
 from medseg.inference.backends.machine import machine_facts
+from medseg.inference.backends.measure import CLEARLY_FASTER
 from medseg.models.notes import recall, remember
 from medseg.training.loop import Precision
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _PATIENCE_S = 120
 _NOTES = "training-precision"
-_CLEARLY = 1.1  # times faster: less is not worth eight bits
 _TIMED = "timed"
 
 
@@ -54,7 +54,7 @@ def bf16_pays() -> bool:
     seconds = recall(_NOTES, facts) or _seconds()
     if seconds:
         remember(_NOTES, facts, seconds)
-    return seconds is not None and float(seconds["fp32"]) > _CLEARLY * float(seconds["bf16"])
+    return seconds is not None and float(seconds["fp32"]) > CLEARLY_FASTER * float(seconds["bf16"])
 
 
 def _seconds() -> dict[str, Any] | None:

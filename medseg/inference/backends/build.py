@@ -9,7 +9,7 @@ from typing import Any
 from medseg.errors import ConfigError, ModelError
 from medseg.inference.backends.choice import Choice, recall_choice, remember_choice
 from medseg.inference.backends.machine import machine_facts
-from medseg.inference.backends.measure import OUT_OF_MEMORY, TOLERANCE, compare, noise_tile
+from medseg.inference.backends.measure import CLEARLY_FASTER, OUT_OF_MEMORY, TOLERANCE, compare, noise_tile
 from medseg.inference.backends.onnxruntime_backend import build_onnxruntime
 from medseg.inference.backends.openvino_backend import build_openvino
 from medseg.inference.backends.predictor import ONNX_FP32, Candidate, Predictor, native_bf16, patch_of
@@ -24,7 +24,7 @@ BACKENDS: dict[str, Callable[[ModelPackage, str], Predictor]] = {
     "onnxruntime": build_onnxruntime,
     "tensorrt": lambda package, precision: build_onnxruntime(package, precision, "tensorrt"),
 }
-_HANDICAP = {"bf16": 1.1}  # it has to be clearly faster than fp32, which is the more exact
+_HANDICAP = {"bf16": CLEARLY_FASTER}  # than fp32, which is the more exact
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _ABLE = {
     "openvino": ("int8", "bf16", "fp32"),

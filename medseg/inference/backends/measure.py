@@ -14,6 +14,7 @@ from medseg.inference.backends.predictor import Candidate, Predictor, Shape
 ROUNDS = 3
 OUT_OF_MEMORY = "no memory was left for it"
 ENOUGH_SECONDS = 4.0
+CLEARLY_FASTER = 1.1  # less is within the noise, and not worth the bits of a half precision
 HOPELESS = 3.0  # times slower than the best in its first call: not worth a second
 # Root mean square of the difference, relative to that of the reference. bf16 keeps 8 bits: some percent after
 # twenty layers. int8 has passed the gate with masks; noise is not what it was calibrated for, and its error on noise
