@@ -77,12 +77,19 @@ def test_an_unknown_model_is_a_sentence_and_an_exit_code(tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_probabilities_lie_beside_the_mask_and_are_part_of_the_task(tmp_path: Path) -> None:
+def exit_code(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def test_probabilities_lie_beside_the_mask_and_are_part_of_the_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     volume = planted_volume((28, 26, 24), (4.0, 4.0, 4.0), orientation="LPS")
     scan, model = write_nifti(tmp_path / "scan.nii.gz", volume), write_package(tmp_path / "model")
     asked = ("segment", scan, "-o", tmp_path / "out", "--model", model, "--backend", "torch")
-    done = medseg(*asked, "--probabilities", "parotid_gland_left")
-    assert done.returncode == 0, done.stderr
+    assert exit_code(*asked, "--probabilities", "parotid_gland_left") == 0
     folder = tmp_path / "out" / "scan"
     percent, mask = (
         sitk.ReadImage(str(folder / name)) for name in ("probability_parotid_gland_left.nii.gz", "mask.nii.gz")
@@ -90,36 +97,30 @@ def test_probabilities_lie_beside_the_mask_and_are_part_of_the_task(tmp_path: Pa
     assert percent.GetDirection() == mask.GetDirection()
     assert percent.GetOrigin() == mask.GetOrigin()
     np.testing.assert_array_equal(sitk.GetArrayFromImage(percent) > 50, sitk.GetArrayFromImage(mask) == 1)
-    assert "1 unchanged" in medseg(*asked, "--probabilities", "parotid_gland_left").stdout
-    assert "1 done" in medseg(*asked).stdout
+    assert exit_code(*asked, "--probabilities", "parotid_gland_left") == 0
+    assert "1 unchanged" in capsys.readouterr().out
+    assert exit_code(*asked) == 0
+    assert "1 done" in capsys.readouterr().out
     assert not list(folder.glob("probability_*"))
-    slip = medseg(*asked, "--probabilities", "parotid")
-    assert slip.returncode == 64
-    assert slip.stderr.startswith("Error: 'parotid' is no organ of model threshold@1.2.3.")
+    assert exit_code(*asked, "--probabilities", "parotid") == 64
+    assert capsys.readouterr().err.startswith("Error: 'parotid' is no organ of model threshold@1.2.3.")
 
 
-def test_a_limit_of_memory_is_kept_or_refused_by_name(tmp_path: Path) -> None:
+def test_a_limit_of_memory_is_kept_or_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan = write_nifti(tmp_path / "scan.nii.gz", planted_volume((30, 30, 30), (4.0, 4.0, 4.0)))
     model = write_package(tmp_path / "model")
-    refused = medseg("segment", scan, "-o", tmp_path / "out", "--model", model, "--max-memory", "20MB")
-    assert refused.returncode == 1
+    asked = ("segment", scan, "-o", tmp_path / "out", "--model", model)
+    assert exit_code(*asked, "--max-memory", "20MB") == 1
     (row,) = read_csv(tmp_path / "out" / "manifest.csv")
     assert row["error"] == "ResourceError"
     assert row["message"].startswith("scan")
     assert "0.0 GB are allowed" in row["message"]
-    kept = medseg("segment", scan, "-o", tmp_path / "out", "--model", model, "--max-memory", "8GB")
-    assert kept.returncode == 0, kept.stderr
+    assert exit_code(*asked, "--max-memory", "8GB") == 0
     run = json.loads((tmp_path / "out" / "scan" / "run.json").read_text())
     assert 0 < run["forecast"]["memory_mb"] < 8192
     assert run["backend"] == "torch"
-    wrong = medseg("segment", scan, "-o", tmp_path / "out", "--max-memory", "lots")
-    assert "no amount of memory" in wrong.stderr
-
-
-def exit_code(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)
+    assert exit_code(*asked, "--max-memory", "lots") != 0
+    assert "no amount of memory" in capsys.readouterr().err
 
 
 def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
 """Half precision is tried in a process of its own first: where a CPU's kernels end the process, a run says so instead.
 
-PyTorch picks its half-precision kernels by what the processor claims to have. Seen once on a virtual machine: the
-process ended at a bf16 step without a word, and took all that ran in it along. Seen on another: the processor claims
-to compute in bf16 (AVX-512 BF16), and a step takes a third longer than in fp32. So it is tried and timed.
+PyTorch picks its half-precision kernels by what the processor claims to have, and an instruction that a virtual machine
+lacks ends the process and all that runs in it. Seen on one machine: the processor claims to compute in bf16 (AVX-512
+BF16), and a step takes a third longer than in fp32. So it is tried and timed.
 """
 
 from __future__ import annotations

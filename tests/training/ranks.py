@@ -1,4 +1,4 @@
-"""Starts this module as several ranks: `python -m tests.training.ranks NAME FOLDER` under torchrun's variables."""
+"""Starts this module as several ranks: `python -m tests.training.ranks FOLDER NAME...` under torchrun's variables."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from tests.training.conftest import config
 from tests.training.toys import LineTask, Points, line_trainer
 
 
-def start(name: str, folder: Path, world: int = 2) -> list[subprocess.Popen[str]]:
-    """`world` processes that run the function `name` of this module as ranks of one run."""
+def start(folder: Path, *names: str, world: int = 2) -> list[subprocess.Popen[str]]:
+    """`world` processes that run the functions `names` of this module, one after another, as ranks of one run."""
     port = free_port()
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.ranks", name, str(folder)],
+            [sys.executable, "-m", "tests.training.ranks", str(folder), *names],
             env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -66,11 +66,15 @@ def free_port() -> int:
 
 def outcome(name: str, folder: Path, world: int = 2) -> list[Any]:
     """What the function returned on each rank (JSON)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for process in start(name, folder, world):
+    for process in start(folder, name, world=world):
         _, said = process.communicate(timeout=240)
         assert process.returncode == 0, said
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(world)]
+    return left_by(name, folder, world)
+
+
+def left_by(name: str, folder: Path, world: int = 2) -> list[Any]:
+    """The same, of processes that have ended."""
+    return [json.loads((folder / name / f"rank{rank}.json").read_text()) for rank in range(world)]
 
 
 class Batched(LineTask):
@@ -194,12 +198,15 @@ def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
 
 
 def main() -> None:
-    name, folder = sys.argv[1], Path(sys.argv[2])
-    if name == "late":
+    folder, names = Path(sys.argv[1]), sys.argv[2:]
+    if "late" in names:
         distributed.TIMEOUT_S = 20
     with joined("cpu") as ranks:
-        result = globals()[name](ranks, folder)
-    (folder / f"rank{ranks.rank}.json").write_text(json.dumps(result))
+        for name in names:
+            own = folder / name
+            own.mkdir(parents=True, exist_ok=True)
+            result = globals()[name](ranks, own)
+            (own / f"rank{ranks.rank}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

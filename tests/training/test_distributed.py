@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,26 +15,49 @@ from medseg.training.checkpoint import LAST
 from medseg.training.distributed import Ranks, choose_device, joined, share_batch_norm
 from tests.phantoms import phantom_volume
 from tests.training.conftest import LABELS, write_case, write_index
-from tests.training.ranks import exact, exact_patches, kill, outcome, start, sums, wait_until
+from tests.training.ranks import exact, exact_patches, kill, left_by, outcome, start, sums, wait_until
 
 
-def test_two_ranks_equal_one_after_twenty_steps(tmp_path: Path) -> None:
-    alone = exact(Ranks(), tmp_path / "alone")
-    both = outcome("exact", tmp_path / "both")
+@dataclass(frozen=True)
+class Pair:
+    """Two ranks that have run `exact`, `exact_patches`, `sums`, `refused_once` and `spoilt`, and what they said."""
+
+    folder: Path
+    codes: list[int]
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """One start for all that need no pair of their own."""
+    folder = tmp_path_factory.mktemp("pair")
+    write_partial_labels(folder / "exact_patches")
+    processes = start(folder, "exact", "exact_patches", "sums", "refused_once", "spoilt")
+    said = [process.communicate(timeout=280)[1] for process in processes]
+    return Pair(folder, [process.returncode for process in processes], said)
+
+
+def write_partial_labels(root: Path) -> None:
+    organs = list(LABELS)
+    known = [organs, organs[:2], organs[2:], organs]  # sides stay together: patches are mirrored
+    data = root / "data"
+    write_index(
+        data, [write_case(data, f"p{n}", "train", phantom_volume(seed=n), each) for n, each in enumerate(known)]
+    )
+
+
+def test_two_ranks_equal_one_after_twenty_steps(pair: Pair, tmp_path: Path) -> None:
+    alone = exact(Ranks(), tmp_path)
+    both = left_by("exact", pair.folder)
     assert both[0] == both[1]
     for name, values in alone.items():
         assert both[0][name] == pytest.approx(values, abs=1e-9), name
 
 
-def test_two_ranks_with_partial_labels_equal_one(tmp_path: Path) -> None:
-    organs = list(LABELS)
-    for name in ("alone", "both"):
-        root = tmp_path / name / "data"
-        known = [organs, organs[:2], organs[2:], organs]  # sides stay together: patches are mirrored
-        entries = [write_case(root, f"p{n}", "train", phantom_volume(seed=n), each) for n, each in enumerate(known)]
-        write_index(root, entries)
-    alone = exact_patches(Ranks(), tmp_path / "alone")
-    both = outcome("exact_patches", tmp_path / "both")
+def test_two_ranks_with_partial_labels_equal_one(pair: Pair, tmp_path: Path) -> None:
+    write_partial_labels(tmp_path)
+    alone = exact_patches(Ranks(), tmp_path)
+    both = left_by("exact_patches", pair.folder)
     assert both[0] == both[1]
     for name, values in alone.items():
         assert both[0][name] == pytest.approx(values, abs=1e-5), name
@@ -44,8 +68,8 @@ def test_the_others_wait_for_the_first_one_to_prepare_the_data(tmp_path: Path) -
     assert outcome("late", tmp_path) == [[0, 1], [0, 1]]
 
 
-def test_sums_keep_their_gradient(tmp_path: Path) -> None:
-    first, second = outcome("sums", tmp_path)
+def test_sums_keep_their_gradient(pair: Pair) -> None:
+    first, second = left_by("sums", pair.folder)
     assert first["rows"] == second["rows"] == [1, 2]
     assert first["sum"] == second["sum"] == 3
     assert (first["gradient"], second["gradient"]) == (2 * 1 + 1, 2 * 2 + 1)
@@ -68,9 +92,9 @@ def test_alone_they_are_the_identity(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_rank_that_dies_or_hangs_ends_the_run_within_a_minute(tmp_path: Path, how: signal.Signals) -> None:
-    first, second = start("endless", tmp_path)
+    first, second = start(tmp_path, "endless")
     try:
-        wait_until((tmp_path / LAST).is_file)
+        wait_until((tmp_path / "endless" / LAST).is_file)
         kill(second.pid, how)
         began = time.monotonic()
         _, said = first.communicate(timeout=120)
@@ -85,9 +109,9 @@ def test_a_rank_that_dies_or_hangs_ends_the_run_within_a_minute(tmp_path: Path, 
 
 
 def test_the_first_rank_dies_and_the_other_says_so(tmp_path: Path) -> None:
-    first, second = start("endless", tmp_path)
+    first, second = start(tmp_path, "endless")
     try:
-        wait_until((tmp_path / LAST).is_file)
+        wait_until((tmp_path / "endless" / LAST).is_file)
         first.kill()
         began = time.monotonic()
         _, said = second.communicate(timeout=120)
@@ -99,17 +123,15 @@ def test_the_first_rank_dies_and_the_other_says_so(tmp_path: Path) -> None:
             process.communicate()
 
 
-def test_a_checkpoint_that_cannot_be_written_holds_no_rank_up(tmp_path: Path) -> None:
-    assert outcome("refused_once", tmp_path / "run") == [60, 60]
-    assert (tmp_path / "run" / LAST).is_file()
+def test_a_checkpoint_that_cannot_be_written_holds_no_rank_up(pair: Pair) -> None:
+    assert left_by("refused_once", pair.folder) == [60, 60]
+    assert (pair.folder / "refused_once" / LAST).is_file()
 
 
-def test_an_error_on_one_rank_is_told_by_all(tmp_path: Path) -> None:
-    processes = start("spoilt", tmp_path)
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert all("Loss is not finite at step 3; cases p7.0, p7.1" in text for text in said)
-    assert "WorkerError: Rank 1 ended at step 3" in said[0] or "Error: Rank 1 ended at step 3" in said[0]
-    assert all(process.returncode for process in processes)
+def test_an_error_on_one_rank_is_told_by_all(pair: Pair) -> None:
+    assert all("Loss is not finite at step 3; cases p7.0, p7.1" in text for text in pair.said)
+    assert "WorkerError: Rank 1 ended at step 3" in pair.said[0] or "Error: Rank 1 ended at step 3" in pair.said[0]
+    assert all(pair.codes)
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

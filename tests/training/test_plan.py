@@ -26,6 +26,7 @@ from tests.training.conftest import LABELS
 from tests.training.test_foreign import NNUNET, write
 
 ROOM = Room("cpu", 8192)
+ONE_STEP = {"loop.max_steps": 1, "loop.workers": 0, "small_batch": None}
 
 
 def seen(spacing: tuple[float, ...], size: tuple[float, ...], **volumes: float) -> Fingerprint:
@@ -86,14 +87,14 @@ def test_the_command_writes_a_config_that_trains(
 ) -> None:
     out = tmp_path / "neck.yaml"
     with pytest.raises(SystemExit) as end:
-        main(["train", "plan", str(dataset), "-o", str(out)])
+        main(["train", "plan", str(dataset), "-o", str(out), "--memory", "3GB"])  # a small network: seconds
     assert end.value.code in (0, None)
     assert "neck.yaml" in capsys.readouterr().out
     assert out.read_text().startswith("# Planned from 5 training cases.")
     config = load_config(out)
     assert config.name == "neck"
     assert set(config.organ_weights) == set(LABELS)
-    package = train_model(out, tmp_path / "run", overrides={"loop.max_steps": 1, "loop.workers": 0}, report=len)
+    package = train_model(out, tmp_path / "run", overrides=ONE_STEP, report=len)
     assert package is not None
     assert load_model(package).card.name == "neck"
     out.write_text(out.read_text() + "learning_rte: 1\n")

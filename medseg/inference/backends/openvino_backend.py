@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -88,8 +89,19 @@ class OpenVinoPredictor:
             self._request.infer()
 
 
+@cache
+def _core() -> Any:
+    """The only one of this process, kept until its end.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers, and unmaps that when its core
+    goes. Of two cores the second one puts the first one's stack back, which is gone by then: the next signal ends the
+    process, or is handled in memory that holds something else by now.
+    """
+    return openvino_library().Core()
+
+
 def _compile(openvino: Any, source: nn.Module | Path | bytes, patch: Shape, precision: str) -> Any:
-    core = openvino.Core()
+    core = _core()
     if isinstance(source, bytes):
         return core.import_model(source, "CPU", _settings(precision))
     return core.compile_model(_read(openvino, source, patch), "CPU", _settings(precision))
@@ -98,7 +110,7 @@ def _compile(openvino: Any, source: nn.Module | Path | bytes, patch: Shape, prec
 def _read(openvino: Any, source: nn.Module | Path, patch: Shape) -> Any:
     shape = [1, 1, *patch]
     if isinstance(source, Path):
-        model = openvino.Core().read_model(source)
+        model = _core().read_model(source)
         model.reshape(shape)
         fold_pairs(openvino, model)
         return model

@@ -183,3 +183,23 @@ def test_few_conversions_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         os.utime(newest, (number + 1, number + 1))
     assert [recall_bytes("kind", {"number": number}) for number in (0, 1, KEPT + 1)] == [None, None, bytes([KEPT + 1])]
     assert len(list((tmp_path / "kind").iterdir())) == 2 * KEPT
+
+
+AFTER_TWO_MODELS = """
+import os, signal
+from torch import nn
+from medseg.inference.backends.openvino_backend import OpenVinoPredictor
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+network = nn.Conv3d(1, 2, 3).eval()
+first, second = (OpenVinoPredictor(network, (8, 8, 8), "fp32") for _ in range(2))
+del first
+del second
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_a_signal_after_two_models_of_openvino_is_handled() -> None:
+    """Of two cores of OpenVINO's the second puts the first one's signal stack back, which is unmapped by then."""
+    done = subprocess.run([sys.executable, "-c", AFTER_TWO_MODELS], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
