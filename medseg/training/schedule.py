@@ -17,6 +17,12 @@ def share_done(step: int, seconds: float, config: LoopConfig) -> float:
     return min(1.0, done)
 
 
+def seconds_left(step: int, seconds: float, seconds_per_step: float, config: LoopConfig) -> float:
+    """At the pace of the latest steps: a run that goes on may lie on another machine than it began on."""
+    left = (config.max_steps - step) * seconds_per_step
+    return left if config.max_minutes is None else max(0.0, min(left, 60 * config.max_minutes - seconds))
+
+
 def rate_factor(step: int, done: float, config: LoopConfig) -> float:
     """Linear warm-up over `warmup_steps`, then the schedule.
 

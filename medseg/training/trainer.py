@@ -28,7 +28,7 @@ from medseg.training.journal import Journal, StepRecord, summarise
 from medseg.training.loop import AUTO, LoopConfig, Precision
 from medseg.training.optimisers import build_optimiser, set_rate
 from medseg.training.precision import AutoMixedPrecision, fastest
-from medseg.training.schedule import rate_factor, share_done
+from medseg.training.schedule import rate_factor, seconds_left, share_done
 from medseg.training.task import Task, case_names, moved
 from medseg.training.trial import require_precision
 from medseg.training.watch import Watch
@@ -271,8 +271,8 @@ class Trainer(Generic[B]):
         self._recent = []
         entry |= {"learning_rate": self.optimiser.param_groups[0]["lr"], "amp": self.amp.report()}
         self.journal.note(self._stamped(entry))
-        left = self.seconds / 60 * (1 - self.done) / max(self.done, 1e-9)
-        self._tell(f"step {self.step}/{self.config.max_steps}  loss {entry['loss']:.3f}  {left:.0f} min left")
+        left = seconds_left(self.step, self.seconds, entry["seconds_per_step"], self.config)
+        self._tell(f"step {self.step}/{self.config.max_steps}  loss {entry['loss']:.3f}  {left / 60:.0f} min left")
 
     def _stamped(self, entry: dict[str, Any]) -> dict[str, Any]:
         return entry | {"seconds": round(self.seconds, 3)}

@@ -15,7 +15,7 @@ from medseg.errors import Cancelled, ConfigError, DataError, OutputError
 from medseg.training import trainer as trainers
 from medseg.training.checkpoint import LAST, PREVIOUS
 from medseg.training.journal import StepRecord, read_journal
-from medseg.training.schedule import rate_factor, share_done
+from medseg.training.schedule import rate_factor, seconds_left, share_done
 from medseg.training.trial import require_precision
 from tests.training.conftest import tensors_of
 from tests.training.ranks import outcome
@@ -290,6 +290,13 @@ def test_schedules_at_half_time(schedule: str, half: float) -> None:
     settings = loop(schedule=schedule, warmup_steps=0, max_steps=100)
     assert rate_factor(50, 0.5, settings) == pytest.approx(half)
     assert rate_factor(0, 0, settings) == 1
+
+
+def test_the_time_left_is_that_of_the_latest_pace_and_of_the_limit() -> None:
+    assert seconds_left(50, 1e9, 2.0, loop(max_steps=100)) == 100  # an hour's pause or a slow start do not count
+    assert seconds_left(50, 45, 2.0, loop(max_steps=100, max_minutes=1)) == 15
+    assert seconds_left(50, 10, 0.5, loop(max_steps=100, max_minutes=1)) == 25
+    assert seconds_left(50, 61, 0.5, loop(max_steps=100, max_minutes=1)) == 0
 
 
 def test_time_counts_where_it_is_further_on_than_steps() -> None:
