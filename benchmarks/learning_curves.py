@@ -96,7 +96,7 @@ def main(given: Arguments) -> dict[str, Any]:
             found["trainings"][name] = _train(given, dataset, point, seed, given.work / name)
         found["curves"] = {axis: _curve(given, found, axis, points, dataset) for axis, points in curves.items()}
         emit_json(given.out, found)
-    draw(found["curves"], given.out.with_suffix(".png"))
+        draw(found["curves"], given.out.with_suffix(".png"))
     return found
 
 
@@ -188,7 +188,7 @@ def draw(curves: dict[str, Any], out: Path) -> None:
     figure, panels = plt.subplots(1, len(curves), figsize=(13, 4), sharey=True, layout="constrained")
     for panel, (axis, curve) in zip(panels, curves.items(), strict=True):
         places = [row["at"] for row in curve["points"]]
-        for organ in curve["points"][0]["organs"]:
+        for organ in curve["points"][0]["organs"] if places else ():
             panel.plot(places, [row["organs"][organ] for row in curve["points"]], marker=".", label=organ)
         means = [sum(row["dice"]) / len(row["dice"]) for row in curve["points"]]
         panel.plot(places, means, color="black", linewidth=2.5, marker="o", label="mean")
@@ -196,7 +196,7 @@ def draw(curves: dict[str, Any], out: Path) -> None:
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("Dice, validation")
-    panels[-1].legend(fontsize=7)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(out, dpi=110)
     plt.close(figure)
 
