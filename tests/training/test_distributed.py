@@ -34,6 +34,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     write_partial_labels(folder / "exact_patches")
     processes = start(folder, "exact", "exact_patches", "sums", "refused_once", "spoilt")
     said = [process.communicate(timeout=280)[1] for process in processes]
+    assert all((folder / "refused_once" / f"rank{rank}.json").is_file() for rank in range(2)), said
     return Pair(folder, [process.returncode for process in processes], said)
 
 

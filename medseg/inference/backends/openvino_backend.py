@@ -33,6 +33,7 @@ from medseg.models.notes import recall_bytes, remember_bytes
 from medseg.models.store import ModelPackage
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_MAKING = Lock()  # `cache` alone would let two threads make one each
 
 
 class OpenVinoPredictor:
@@ -89,7 +90,6 @@ class OpenVinoPredictor:
             self._request.infer()
 
 
-@cache
 def _core() -> Any:
     """The only one of this process, kept until its end.
 
@@ -97,6 +97,12 @@ def _core() -> Any:
     goes. Of two cores the second one puts the first one's stack back, which is gone by then: the next signal ends the
     process, or is handled in memory that holds something else by now.
     """
+    with _MAKING:
+        return _made_core()
+
+
+@cache
+def _made_core() -> Any:
     return openvino_library().Core()
 
 
