@@ -6,16 +6,17 @@ Two observers, or a clinic and a model, draw one organ a little apart. Every val
 twice, the second time a few millimetres further on in one of six directions, and both are compared. Where between the
 voxels the first one lies is random, as it is for a patient on the table (its signed distance is moved, linearly
 interpolated). On coarse voxels and thin organs little is much: from these figures one reads how near a mean Dice asks
-contours to lie, and how far off those of a model seem (`--scores`: scores.csv of `medseg evaluate`).
+contours to lie, and how far off those of a model seem (`--scores`: scores.json of `medseg evaluate`).
 """
 
 from __future__ import annotations
 
-import csv
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any
@@ -24,13 +25,13 @@ import numpy as np
 import tyro
 from scipy import ndimage
 
+from medseg.deploy.parity import dice
 from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import read_label_map
 from medseg.imaging.volume import Array
 from medseg.training.cases import read_index
 
 DIRECTIONS = [sign * row for sign, row in product((1, -1), np.eye(3))]
-_MARGIN = 4  # voxels around an organ
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Arguments:
     seed: int = 0
     """Of the places between the voxels."""
     scores: Path | None = None
-    """scores.csv of a model on the same cases."""
+    """scores.json of a model on the same cases."""
 
 
 def signed_distance(mask: Array, spacing_mm: Array) -> Array:
@@ -60,12 +61,7 @@ def moved(signed: Array, voxels: Array) -> Array:
     return np.asarray(ndimage.shift(signed, voxels, order=1, mode="nearest") > 0)
 
 
-def dice(a: Array, b: Array) -> float:
-    """2 |A and B| / (|A| + |B|)."""
-    return float(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
-
-
-def organs_of(index: Path) -> Iterator[tuple[str, Array, Array]]:
+def organs_of(index: Path, margin_mm: float) -> Iterator[tuple[str, Array, Array]]:
     """Name, mask (cut out, with a margin) and spacing of every contour of the validation split."""
     dataset = read_index(index)
     for case in dataset.of("validation"):
@@ -74,20 +70,22 @@ def organs_of(index: Path) -> Iterator[tuple[str, Array, Array]]:
             mask = labels == dataset.labels[name]
             if mask.any():
                 box = ndimage.find_objects(mask.astype(np.uint8))[0]
-                yield name, np.pad(mask[box], _MARGIN), np.asarray(grid.spacing_mm)
+                yield name, np.pad(mask[box], 1 + ceil(margin_mm / min(grid.spacing_mm))), np.asarray(grid.spacing_mm)
 
 
 def measured(given: Arguments) -> dict[str, dict[float, float]]:
     """Organ -> shift -> mean Dice over cases and directions."""
     rng = np.random.default_rng(given.seed)
     found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for name, mask, spacing in organs_of(given.index):
+    for name, mask, spacing in organs_of(given.index, max(given.shifts_mm)):
         signed = signed_distance(mask, spacing)
         for direction in DIRECTIONS:
             place = rng.uniform(-0.5, 0.5, 3)
             first = moved(signed, place)
             for shift in given.shifts_mm:
-                found[name][shift].append(dice(first, moved(signed, place + shift * direction / spacing)))
+                again = moved(signed, place + shift * direction / spacing)
+                if (value := dice(first, again)) is not None:  # a contour of one voxel may fall between all of them
+                    found[name][shift].append(value)
     return {name: {shift: round(mean(rows), 4) for shift, rows in row.items()} for name, row in found.items()}
 
 
@@ -104,13 +102,11 @@ def main(given: Arguments) -> dict[str, Any]:
 
 def _as_if_moved(scores: Path, table: dict[str, dict[float, float]]) -> dict[str, float]:
     """The shift that costs as much Dice as the model's contours lack; the longest one where it costs less."""
-    own: dict[str, list[float]] = defaultdict(list)
-    with scores.open(newline="") as file:
-        for row in csv.DictReader(file):
-            own[row["organ"]].append(float(row["dice"]))
-    own["mean of organs"] = [mean(values) for values in own.values()]
-    rising = {name: sorted((value, shift) for shift, value in row.items()) for name, row in table.items()}
-    return {name: round(float(np.interp(mean(own[name]), *zip(*row, strict=True))), 2) for name, row in rising.items()}
+    organs = json.loads(scores.read_text())["organs"]
+    own = {name: float(organs[name]["dice"]["mean"]) for name in table if name in organs}
+    own["mean of organs"] = mean(own.values())
+    rising = {name: sorted((value, shift) for shift, value in table[name].items()) for name in own}
+    return {name: round(float(np.interp(own[name], *zip(*row, strict=True))), 2) for name, row in rising.items()}
 
 
 if __name__ == "__main__":
