@@ -105,8 +105,8 @@ def _as_if_moved(scores: Path, table: dict[str, dict[float, float]]) -> dict[str
     organs = json.loads(scores.read_text())["organs"]
     own = {name: float(organs[name]["dice"]["mean"]) for name in table if name in organs}
     own["mean of organs"] = mean(own.values())
-    rising = {name: sorted((value, shift) for shift, value in table[name].items()) for name in own}
-    return {name: round(float(np.interp(own[name], *zip(*row, strict=True))), 2) for name, row in rising.items()}
+    rising = {name: np.array(sorted((value, shift) for shift, value in table[name].items())).T for name in own}
+    return {name: round(float(np.interp(own[name], *row)), 2) for name, row in rising.items()}
 
 
 if __name__ == "__main__":
