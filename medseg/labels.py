@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medseg.errors import ConfigError
+from medseg.sides import is_sided, words_of
 
 Colour = tuple[int, int, int]
-_SIDES = {"left", "right", "l", "r"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class LabelTable:
     def unpaired(self) -> list[str]:
         """Organs of one side whose partner on the other has no name here."""
         paired = {value for pair in self.mirror_pairs() for value in pair}
-        sided = [label for label in self if _SIDES & set(label.name.lower().split("_"))]
+        sided = [label for label in self if is_sided(words_of(label.name))]
         return [label.name for label in sided if label.value not in paired]
 
     def to_json(self) -> list[dict[str, Any]]:

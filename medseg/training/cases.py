@@ -95,11 +95,13 @@ def read_index(path: Path) -> Dataset:
     """Read `index.json`.
 
     Raises:
-        DataError: the file or a scan is missing, it is no index, or a patient is listed twice.
+        DataError: the file or a scan is missing, it is no index, its organs are not numbered 1, 2, 3 ..., or a patient
+            is listed twice.
     """
     if not path.is_file():
         raise DataError(f"No dataset index at {path}.", advice="Give `index:` in the config.")
     index = _parse(path)
+    _check_numbers(path, index.labels)
     cases = tuple(_case(path.parent, entry, index.labels) for entry in index.cases)
     ids = [case.id for case in cases]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
@@ -114,6 +116,16 @@ def _parse(path: Path) -> _Index:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise DataError(f"{path} is not a dataset index: {where} {fault['msg']}.") from error
+
+
+def _check_numbers(path: Path, labels: dict[str, int]) -> None:
+    """A network's channels have no gaps; said before hours of training instead of after."""
+    if sorted(labels.values()) != list(range(1, len(labels) + 1)):
+        given = ", ".join(f"{organ} {value}" for organ, value in labels.items())
+        raise DataError(
+            f"{path}: organs must be numbered 1, 2, 3 ... without a gap; they are: {given}.",
+            advice="Renumber index and label maps, or describe the data as MSD's dataset.json: that may have gaps.",
+        )
 
 
 def _case(root: Path, entry: _Entry, labels: dict[str, int]) -> CaseFiles:

@@ -21,6 +21,7 @@ from medseg.imaging.volume import Array, Volume, reorient
 from medseg.labels import LabelTable
 from medseg.training.cases import CaseFiles, Dataset
 from medseg.training.check_outliers import strange_densities, strange_sizes, touches_end
+from medseg.training.lookalikes import told, unnamed_sides
 
 Level = Literal["error", "warning"]
 FAR_MM = 25.0  # organs farther apart than this in most cases have an order that anatomy keeps
@@ -93,7 +94,7 @@ def check_dataset(dataset: Dataset, progress: Callable[[str], None] = lambda lin
         facts += [seen] if seen else []
         progress(f"checked {number}/{len(dataset.cases)}  {case.id}")
     faults += _splits(dataset) + _doubles(facts) + _sides(facts, labels)
-    faults += _order(facts) + _sizes(facts) + _densities(facts)
+    faults += _unnamed(facts, labels) + _order(facts) + _sizes(facts) + _densities(facts)
     return CheckReport(tuple(faults), tuple(facts), labels, dataset.cases)
 
 
@@ -210,6 +211,12 @@ def _sides(facts: Sequence[CaseFacts], labels: LabelTable) -> list[Fault]:
             if {left, right} <= fact.centres_mm.keys() and fact.centres_mm[right][0] < fact.centres_mm[left][0]:
                 faults.append(Fault("error", fact.id, f"{right} lies to the left of {left}: swapped, or mirrored."))
     return faults
+
+
+def _unnamed(facts: Sequence[CaseFacts], labels: LabelTable) -> list[Fault]:
+    """Sides that names do not say are swapped in every mirrored patch."""
+    places = [{name: (fact.centres_mm[name], fact.volumes_ml[name]) for name in fact.centres_mm} for fact in facts]
+    return [Fault("warning", "", told([pair])) for pair in unnamed_sides(places, labels)]
 
 
 def _order(facts: Sequence[CaseFacts]) -> list[Fault]:

@@ -40,7 +40,12 @@ class NetworkConfig(Strict):
 
 
 class AugmentConfig(Strict):
-    """How a training patch is changed; probabilities are per patch."""
+    """How a training patch is changed; probabilities are per patch.
+
+    `rotate_deg` turns in voxels, as nnU-Net does: where these are no cubes, a patch is sheared a little as well.
+    `artificial_body` shows trunks made of noise in which no organ of the data set is: only where all of them are small
+    (none of the body, its bones or lungs), so that a scan of another region stays empty.
+    """
 
     rotate_deg: float = Field(15.0, ge=0, le=45)
     scale: Factors = (0.8, 1.25)
@@ -50,7 +55,7 @@ class AugmentConfig(Strict):
     blur_voxels: float = Field(0.9, ge=0)
     shift_hu: float = Field(40.0, ge=0)
     low_resolution: float = Field(0.15, ge=0, le=1)
-    artificial_body: float = Field(0.08, ge=0, le=1)
+    artificial_body: float = Field(0.0, ge=0, le=1)
 
 
 class PhantomConfig(Strict):

@@ -3,21 +3,25 @@
 DICOM studies with contours are converted (see `studies`).
 
 `adopt` writes `index.json` with SPLIT/ID_ct.nii.gz and SPLIT/ID_label.nii.gz beside it as links to the files, so that
-everything behind reads one format. The bytes of the data are never copied or changed.
+everything behind reads one format. The data are never changed, and copied only where their labels are not numbered
+1, 2, 3 ..., as the channels of a network are: then the labels are written anew.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from medseg.errors import DataError
 from medseg.imaging.emit import emit_json
+from medseg.sides import tidy
 from medseg.training.links import link
-from medseg.training.naming import tidy
+from medseg.training.renumber import compact, is_of, write_renumbered
 from medseg.training.studies import adopt_studies, find_studies
 
 EVERY = 5  # without a split of its own, every fifth case validates
@@ -32,6 +36,13 @@ class ForeignCase:
     ct: Path
     label: Path
     split: str = ""
+
+
+class _Fold(BaseModel):
+    """One of nnU-Net's `splits_final.json`."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
 
 
 def locate(path: Path) -> tuple[Path, bool]:
@@ -63,7 +74,7 @@ def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda l
         say: told of each study that is converted.
 
     Raises:
-        DataError: several channels, regions, files that are missing or not NIfTI.
+        DataError: several channels, regions, files that are missing or not NIfTI, a count or a split that names others.
         OutputError: the folder cannot hold links.
     """
     if description.is_dir() or "studies" in _read(description):
@@ -71,15 +82,30 @@ def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda l
     content, root = _read(description), description.parent
     labels = _labels(content, description)
     cases = _listed(content, root, description) if "training" in content else _nnunet(content, root, description)
-    cases = _split(sorted(cases, key=lambda case: case.id), root)
+    cases, left_out = _split(sorted(cases, key=lambda case: case.id), root)
     if not cases:
         raise DataError(f"{description} names no training cases.")
+    index, numbers = folder / "index.json", compact(labels)
+    numbered = [[old, new] for old, new in numbers.items()]
+    if index.is_file() and _read(index).get("numbered") != numbered:
+        index.unlink()  # label maps beside it hold other numbers: if this ends on the way, none of them is believed
     for case in cases:
-        for file, role in ((case.ct, "ct"), (case.label, "label")):
-            _check_file(case, file)
-            link(folder / case.split / f"{case.id}_{role}.nii.gz", file)
+        _take(case, folder / case.split, numbers, again=index.is_file())
     entries = [{"id": case.id, "split": case.split, "contoured": list(labels)} for case in cases]
-    return emit_json(folder / "index.json", {"labels": labels, "cases": entries})
+    values = {organ: numbers[value] for organ, value in labels.items()}
+    return emit_json(index, {"labels": values, "cases": entries, "left_out": left_out, "numbered": numbered})
+
+
+def _take(case: ForeignCase, folder: Path, numbers: Mapping[int, int], *, again: bool) -> None:
+    """Links to the case's files; its labels with other numbers where theirs are not a network's."""
+    for file in (case.ct, case.label):
+        _check_file(case, file)
+    link(folder / f"{case.id}_ct.nii.gz", case.ct)
+    label = folder / f"{case.id}_label.nii.gz"
+    if all(old == new for old, new in numbers.items()):
+        link(label, case.label)
+    elif not (again and is_of(case.label, label)):
+        write_renumbered(case.id, case.label, label, numbers)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -107,19 +133,32 @@ def _labels(content: Mapping[str, Any], path: Path) -> dict[str, int]:
         if str(name).lower() == "ignore":
             raise DataError(f"{path}: an ignore label is not supported.", advice="Relabel these voxels.")
         if int(value) > 0:
-            labels[tidy(str(name))] = int(value)
+            labels[_named(str(name), path)] = int(value)
     if len(labels) != len({int(value) for _, value in pairs} - {0}):
         raise DataError(f"{path}: two labels have one name or one value.")
     return labels
 
 
+def _named(name: str, path: Path) -> str:
+    if not (organ := tidy(name)):
+        raise DataError(f"{path}: the label {name!r} is no name.", advice="Name it with letters.")
+    return organ
+
+
 def _nnunet(content: Mapping[str, Any], root: Path, path: Path) -> list[ForeignCase]:
     channels = content.get("channel_names", content.get("modality", {"0": "CT"}))
-    if len(channels) != 1:
-        raise DataError(f"{path}: {len(channels)} channels; one CT a case is needed.")
+    count = len(channels) if isinstance(channels, dict) else "no"
+    if count != 1:
+        raise DataError(f"{path}: {count} channels; one CT a case is needed.")
     ending = str(content.get("file_ending", ".nii.gz"))
     labels = sorted(file for file in (root / "labelsTr").glob(f"*{ending}") if not file.name.startswith("."))
     names = [file.name.removesuffix(ending) for file in labels]
+    said = content.get("numTraining", len(names))
+    if said != len(names):
+        raise DataError(
+            f"{path} counts {said} training cases; labelsTr holds {len(names)} that end in {ending}.",
+            advice="Copy what is missing, or mend `numTraining`.",
+        )
     scans = [root / "imagesTr" / f"{name}_0000{ending}" for name in names]
     return [ForeignCase(*each) for each in zip(names, scans, labels, strict=True)]
 
@@ -128,8 +167,8 @@ def _listed(content: Mapping[str, Any], root: Path, path: Path) -> list[ForeignC
     """MSD's and MONAI's lists of {"image", "label"}."""
     named = content.get("validation", [])
     split = {"training": "train" if named else "", "validation": "validation"}
-    rows = [(row, split[key]) for key in split for row in content.get(key, [])]
     try:
+        rows = [(row, split[key]) for key in split for row in content.get(key, [])]
         files = [(root / row["image"], root / row["label"], part) for row, part in rows]
     except (TypeError, KeyError) as error:
         raise DataError(f"{path}: every training case needs one `image` and one `label`.") from error
@@ -146,16 +185,34 @@ def _stem(file: Path) -> str:
     return name
 
 
-def _split(cases: list[ForeignCase], root: Path) -> list[ForeignCase]:
-    """The data set's own split, nnU-Net's first fold, or every fifth case."""
+def _split(cases: list[ForeignCase], root: Path) -> tuple[list[ForeignCase], list[dict[str, Any]]]:
+    """By the data set's own split, nnU-Net's first fold, or every fifth case; and cases that the fold leaves out."""
     if all(case.split for case in cases):
-        return cases
+        return cases, []
     folds = root / "splits_final.json"
     if folds.is_file():
-        chosen = set(json.loads(folds.read_text(encoding="utf-8"))[0]["val"])
+        sides = _first_fold(folds, {case.id for case in cases})
     else:
-        chosen = {case.id for number, case in enumerate(cases) if number % EVERY == EVERY - 1}
-    return [ForeignCase(c.id, c.ct, c.label, "validation" if c.id in chosen else "train") for c in cases]
+        sides = {case.id: "train" if number % EVERY < EVERY - 1 else "validation" for number, case in enumerate(cases)}
+    reason = f"neither trains nor validates in the first fold of {folds.name}."
+    left_out = [{"id": c.id, "reason": reason, "fault": False} for c in cases if c.id not in sides]
+    return [replace(case, split=sides[case.id]) for case in cases if case.id in sides], left_out
+
+
+def _first_fold(path: Path, there: Set[str]) -> dict[str, str]:
+    """Case -> split. A case that a fold leaves out is held back by somebody: it must not be trained on."""
+    try:
+        fold = _Fold.model_validate(json.loads(path.read_text(encoding="utf-8"))[0])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path} is no list of nnU-Net's folds: {type(error).__name__}.",
+            advice='Each is {"train": [names], "val": [names]}. Without the file, every fifth case validates.',
+        ) from error
+    if strangers := sorted({*fold.train, *fold.val} - there):
+        raise DataError(f"{path}: the first fold names cases that are not there: {', '.join(strangers)}.")
+    if both := sorted(set(fold.train) & set(fold.val)):
+        raise DataError(f"{path}: the first fold trains on cases that validate: {', '.join(both)}.")
+    return dict.fromkeys(fold.train, "train") | dict.fromkeys(fold.val, "validation")
 
 
 def _check_file(case: ForeignCase, file: Path) -> None:

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import yaml
+from scipy.ndimage import center_of_mass
 
 from medseg.errors import ConfigError, DataError
 from medseg.imaging.emit import emit_text
 from medseg.imaging.nifti import read_label_map, read_nifti
-from medseg.imaging.volume import Array, reorient
+from medseg.imaging.volume import Array, Geometry, reorient
 from medseg.labels import LabelTable
 from medseg.training.cases import CaseFiles, Dataset, read_index
 from medseg.training.config import checked
 from medseg.training.fit import CPU_RUNGS, NETWORK, USABLE, Fit, Room, fit
 from medseg.training.foreign import adopt, locate
+from medseg.training.lookalikes import Places, told, unnamed_sides
 
 VOXELS = 2_500_000  # of the median scan on the training grid: what two cores pass over in seconds
 MAX_SAMPLES = 2000
@@ -40,6 +42,7 @@ class Fingerprint:
         organ_hu: 0.5th and 99.5th percentile of HU within all organs.
         volumes_ml: median of each organ.
         cases: number of training cases.
+        beside: pairs of organs that look like two sides of one, and are not named so.
     """
 
     spacing_mm: tuple[float, ...]
@@ -47,6 +50,7 @@ class Fingerprint:
     organ_hu: tuple[float, float]
     volumes_ml: dict[str, float]
     cases: int
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 def fingerprint(dataset: Dataset) -> Fingerprint:
@@ -59,8 +63,8 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
     if not dataset.of("train"):
         raise DataError("There are no training cases.", advice="Give cases of the index the split `train`.")
     rows = [_look(case, labels) for case in dataset.of("train")]
-    spacings, sizes, samples, volumes = zip(*rows, strict=True)
-    by_organ = {label.name: [row[label.name] for row in volumes if label.name in row] for label in labels}
+    spacings, sizes, samples, places = zip(*rows, strict=True)
+    by_organ = {label.name: [row[label.name][1] for row in places if label.name in row] for label in labels}
     hu = np.concatenate(samples)
     low, high = np.percentile(hu, (0.5, 99.5)) if len(hu) else (-1000.0, 1000.0)
     return Fingerprint(
@@ -69,10 +73,11 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
         (float(low), float(high)),
         {name: float(np.median(each)) for name, each in by_organ.items() if each},
         len(rows),
+        tuple(unnamed_sides(places, labels)),
     )
 
 
-def _look(case: CaseFiles, labels: LabelTable) -> tuple[Array, Array, Array, dict[str, float]]:
+def _look(case: CaseFiles, labels: LabelTable) -> tuple[Array, Array, Array, Places]:
     volume = read_nifti(case.ct)
     mask, geometry = read_label_map(case.label)
     if not geometry.matches(volume.geometry):
@@ -81,9 +86,19 @@ def _look(case: CaseFiles, labels: LabelTable) -> tuple[Array, Array, Array, dic
     organs, hu = reorient(mask, volume.geometry.to_canonical), reorient(volume.hu, volume.geometry.to_canonical)
     inside = hu[organs > 0]
     sample = inside[:: max(1, len(inside) // MAX_SAMPLES)]
+    return np.array(grid.spacing_mm), np.array(grid.spacing_mm) * grid.shape, sample, _places(organs, grid, labels)
+
+
+def _places(organs: Array, grid: Geometry, labels: LabelTable) -> Places:
+    """Of the organs that are there; `organs` in RAS order."""
     counts = np.bincount(organs.ravel(), minlength=256)
-    found = {label.name: counts[label.value] * grid.voxel_ml for label in labels if counts[label.value]}
-    return np.array(grid.spacing_mm), np.array(grid.spacing_mm) * grid.shape, sample, found
+    there = [label for label in labels if counts[label.value]]
+    centres = center_of_mass(organs > 0, organs, [label.value for label in there]) if there else []
+    to_mm, origin = grid.affine[:3, :3], grid.affine[:3, 3]
+    return {
+        label.name: (to_mm @ np.array(centre) + origin, float(counts[label.value] * grid.voxel_ml))
+        for label, centre in zip(there, centres, strict=True)
+    }
 
 
 def plan(name: str, index: Path, seen: Fingerprint, labels: LabelTable, room: Room) -> tuple[dict[str, Any], Fit]:
@@ -109,7 +124,7 @@ def plan(name: str, index: Path, seen: Fingerprint, labels: LabelTable, room: Ro
         "window_hu": [max(-1000, 50 * math.floor(low / 50) - 100), min(3000, 50 * math.ceil(high / 50) + 100)],
         "patch_size": list(fitted.patch),
         "network": {"name": NETWORK, "options": fitted.options},
-        "augment": {"mirror_left_right": 0.0 if labels.unpaired() else 0.5},
+        "augment": {"mirror_left_right": 0.0 if labels.unpaired() or seen.beside else 0.5},
         "anatomy_check": seen.cases >= ANATOMY_CASES,
         "organ_weights": _weights(seen.volumes_ml),
         "batch_size": fitted.batch,
@@ -183,9 +198,13 @@ def _comment(seen: Fingerprint, fitted: Fit, room: Room) -> str:
         f"# window_hu: those HU and 100 more at both ends. patch_size: the scan's proportions.\n"
         f"# patch_size, channels, batch_size: for {room.memory_mb / 1024:.1f} GB of {room.where}, "
         f"of which {USABLE:.0%} may be used; about {fitted.memory_mb / 1024:.1f} GB are expected.\n"
-        f"{_slow(fitted)}# anatomy_check: from {ANATOMY_CASES} cases on. "
+        f"{_beside_each_other(seen)}{_slow(fitted)}# anatomy_check: from {ANATOMY_CASES} cases on. "
         f"organ_weights: cube root of (median volume / volume). Volumes, ml: {volumes}.\n"
     )
+
+
+def _beside_each_other(seen: Fingerprint) -> str:
+    return f"# mirror_left_right: {told(seen.beside)}\n" if seen.beside else ""
 
 
 def _slow(fitted: Fit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from medseg.training.losses import Weights, deep_supervision_loss
 from medseg.training.patches import Batch, PatchSampler
 from medseg.training.task import Loss, Task
 
+AIR = -1.0  # as `normalise` makes it; what lies around a scan that is smaller than a patch
 # What a resumed run may change, beside the loop's own: words, places, and how the package is used.
 FREE = {
     "name",
@@ -53,11 +54,13 @@ class SegmentationTask(Task[Batch]):
         """The network, its kernels laid out as convolutions on a CPU like them.
 
         Raises:
-            ConfigError: the network does not exist, or the patches do not divide into its levels.
+            ConfigError: the network does not exist, or does not take the patches or give what is learned from.
         """
         spec = self.config.network
-        network = build_network(spec.name, spec.options | {"out_channels": self.sampler.num_classes})
+        options = spec.options | {"out_channels": self.sampler.num_classes}
+        network = build_network(spec.name, options)
         _check_patch(self.config, getattr(network, "stride", 1))
+        _check_passes(spec.name, options, self.config.patch_size)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def batch(self, number: int) -> Batch:
@@ -79,14 +82,19 @@ class SegmentationTask(Task[Batch]):
         for case in everyones_share(self.validation):
             image = normalise(torch.from_numpy(np.array(case.hu)).to(alike), self.config.window_hu)
             window = (self.config.patch_size, 1, network)
-            logits = sliding_window_inference(image[None, None].to(place), *window, overlap=self.config.overlap_ratio)
+            around = {"overlap": self.config.overlap_ratio, "cval": AIR}
+            logits = sliding_window_inference(image[None, None].to(place), *window, **around)
             rows += _dice(logits[0].argmax(0).cpu().numpy(), case)
         everyones = [row for rank in all_values(rows) for row in rank]
         return _means(everyones, self.sampler.labels)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the patches and the network."""
-        return {key: value for key, value in self.config.model_dump(mode="json").items() if key not in FREE}
+        """Everything that decides the patches and the network; cases in their order, which the numbers draw from."""
+        settings = {key: value for key, value in self.config.model_dump(mode="json").items() if key not in FREE}
+        return settings | {
+            "label table": self.sampler.labels.names,
+            "training cases": [case.id for case in self.sampler.cases],
+        }
 
 
 def _dice(found: Array, case: TrainingCase) -> list[tuple[int, float]]:
@@ -107,3 +115,21 @@ def _check_patch(config: TrainConfig, stride: int) -> None:
     if any(size % stride for size in config.patch_size):
         sizes = " x ".join(str(size) for size in config.patch_size)
         raise ConfigError(f"patch_size: {sizes} does not divide by {stride}, as the levels of the network need.")
+
+
+def _check_passes(name: str, options: Mapping[str, Any], patch_size: Sequence[int]) -> None:
+    """A step of the network without numbers, on torch's meta device: what MONAI's networks want shows when they run."""
+    shape, sizes = (1, options["out_channels"], *patch_size), " x ".join(map(str, patch_size))
+    try:
+        with torch.device("meta"):
+            outputs = build_network(name, options).train()(torch.zeros(1, 1, *patch_size))
+    except NotImplementedError:  # an operation that the meta device lacks
+        return
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ConfigError(f"Network {name} does not take one channel of patch_size {sizes}: {error}.") from error
+    first = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+    if tuple(first.shape) != shape:
+        raise ConfigError(
+            f"Network {name} gives {tuple(first.shape)} for a patch; learned is from {shape}.",
+            advice="Leave out its deep_supervision, or take Optimized3DUNet.",
+        )

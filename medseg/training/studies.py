@@ -24,7 +24,7 @@ from medseg.imaging.nifti import write_label_map, write_scan
 from medseg.imaging.structures import overlap_findings
 from medseg.imaging.study import DrawnStudy, read_study
 from medseg.imaging.volume import Array
-from medseg.training.naming import tidy
+from medseg.sides import tidy
 
 EVERY = 5  # without a split of its own, every fifth patient validates; the last of three or four
 
@@ -141,6 +141,8 @@ def _masks(path: Path, study: DrawnStudy, description: _Description) -> dict[str
         organ = _organ(structure.name, description.structures)
         if organ is None or not (mask := structure.mask).any():
             continue
+        if not organ:  # an empty one with such a name is a line between others in a list
+            raise DataError(f"{path.name}: {structure.name!r} is no name.", advice="Name it in `structures`.")
         if organ in found:
             raise DataError(f"{path.name}: two structures are called {organ}.", advice="Name one in `structures`.")
         found[organ] = mask
@@ -152,7 +154,7 @@ def _masks(path: Path, study: DrawnStudy, description: _Description) -> dict[str
 
 def _organ(name: str, wanted: Mapping[str, str | tuple[str, ...]] | None) -> str | None:
     if wanted is None:
-        return tidy(name) or None
+        return tidy(name)
     for organ, names in wanted.items():
         if name in ((names,) if isinstance(names, str) else names):
             return organ

@@ -55,6 +55,12 @@ def test_what_is_no_index_is_refused_by_name(tmp_path: Path, text: str, reason: 
         read_index(tmp_path / "index.json")
 
 
+@pytest.mark.parametrize("labels", [{"a": 1, "b": 3}, {"a": 0, "b": 1}, {"a": 2}])
+def test_numbers_with_gaps_are_refused_before_training(tmp_path: Path, entry: Any, labels: dict[str, int]) -> None:
+    with pytest.raises(DataError, match=r"numbered 1, 2, 3 \.\.\. without a gap; they are: a \d.*MSD"):
+        load(tmp_path, entry | {"contoured": ["a"]}, labels=labels)
+
+
 @pytest.mark.parametrize("file", ["a_ct.nii.gz", "a_label.nii.gz"])
 def test_a_missing_file_is_named(tmp_path: Path, entry: Any, file: str) -> None:
     (tmp_path / "train" / file).unlink()

@@ -208,11 +208,20 @@ def test_without_a_readable_scan_there_is_still_a_report(tmp_path: Path) -> None
 
 def test_splits_and_organs_that_nobody_contoured(tmp_path: Path) -> None:
     entries = sound(tmp_path)[:3]
-    found = faults(tmp_path, entries, tmp_path / "out", LABELS | {"larynx": 9})
+    found = faults(tmp_path, entries, tmp_path / "out", LABELS | {"larynx": 4})
     assert ("warning", "", "No case has the split `validation`: the model will have no scores.") in found
     assert ("error", "", "larynx is contoured in no training case.") in found
     entries = [write_case(tmp_path / "b", "v", "validation", phantom_volume(seed=3))]
     assert ("error", "", "No case has the split `train`.") in faults(tmp_path / "b", entries, tmp_path / "out")
+
+
+def test_sides_without_a_name_are_seen(tmp_path: Path) -> None:
+    """The ball on the left and the box on the right are of one size."""
+    labels = {"parotis_li": 1, "parotis_re": 2, "spinal_cord": 3}
+    entries = [entry | {"contoured": list(labels)} for entry in sound(tmp_path)]
+    (found,) = faults(tmp_path, entries, tmp_path / "out", labels)
+    assert found[0] == "warning"
+    assert "parotis_li and parotis_re lie like the left and the right of one organ" in found[2]
 
 
 def test_the_command_in_two_words_ends_with_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import yaml
 
 from medseg.commands.training import train
 from medseg.errors import DataError
-from medseg.imaging.nifti import write_label_map
+from medseg.imaging.nifti import read_label_map, write_label_map
+from medseg.inference.segmenter import build_segmenter
 from medseg.models.store import load_model
 from medseg.training.cases import load_cases, read_index
-from medseg.training.foreign import adopt, locate, tidy
+from medseg.training.foreign import adopt, locate
 from tests.phantoms import phantom_labels, phantom_volume, write_nifti
 from tests.training.conftest import SPACING_MM, settings
 
@@ -37,7 +39,8 @@ def write(folder: Path, description: Any, count: int = 5, scan: str = "imagesTr/
         volume = phantom_volume(seed=n)
         write_nifti(folder / scan.format(n), volume)
         write_label_map(folder / f"labelsTr/c{n}.nii.gz", phantom_labels(volume), volume.geometry)
-    (folder / "dataset.json").write_text(json.dumps(description))
+    counted = {"numTraining": count} if "numTraining" in description else {}
+    (folder / "dataset.json").write_text(json.dumps(description | counted))
     return folder / "dataset.json"
 
 
@@ -68,6 +71,94 @@ def test_nnunets_own_folds_decide_where_there_are_some(tmp_path: Path) -> None:
     (tmp_path / "splits_final.json").write_text(json.dumps(folds))
     dataset = read_index(adopt(description, tmp_path / "run"))
     assert [case.id for case in dataset.of("validation")] == ["c0", "c1"]
+
+
+def test_a_case_that_the_fold_holds_back_is_not_trained_on(tmp_path: Path) -> None:
+    description = write(tmp_path, NNUNET)
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["c2", "c3"], "val": ["c0"]}]))
+    dataset = read_index(adopt(description, tmp_path / "run"))
+    assert [case.id for case in dataset.of("train")] == ["c2", "c3"]
+    assert [(study.id, study.fault) for study in dataset.left_out] == [("c1", False), ("c4", False)]
+    assert "neither trains nor validates" in dataset.left_out[0].reason
+
+
+@pytest.mark.parametrize(
+    ("folds", "reason"),
+    [
+        ([{"train": ["c0"], "val": ["c7"]}], "names cases that are not there: c7"),
+        ([{"train": ["c0", "c1"], "val": ["c1"]}], "trains on cases that validate: c1"),
+        ([], "is no list of nnU-Net's folds"),
+        ({"train": ["c0"]}, "is no list of nnU-Net's folds"),
+        ([{"train": "c0", "val": []}], "is no list of nnU-Net's folds"),
+        (None, "is no list of nnU-Net's folds"),
+    ],
+    ids=str,
+)
+def test_folds_that_do_not_fit_are_refused(tmp_path: Path, folds: Any, reason: str) -> None:
+    description = write(tmp_path, NNUNET, count=2)
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds) if folds is not None else '[{"tr')
+    with pytest.raises(DataError, match=reason):
+        adopt(description, tmp_path / "run")
+
+
+def test_an_incomplete_copy_is_noticed(tmp_path: Path) -> None:
+    description = write(tmp_path, NNUNET, count=3)
+    (tmp_path / "labelsTr/c1.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"counts 3 training cases; labelsTr holds 2 .*Copy what is missing"):
+        adopt(description, tmp_path / "run")
+
+
+def gappy(folder: Path) -> Path:
+    """The phantoms with labels 2, 5 and 9."""
+    description = write(folder, NNUNET | {"labels": {"background": 0, "cord": 9, "Left Parotid": 2, "parotid_R": 5}})
+    for file in (folder / "labelsTr").iterdir():
+        labels, geometry = read_label_map(file)
+        write_label_map(file, np.array([0, 2, 5, 9], np.uint8)[labels], geometry)
+    return description
+
+
+def test_labels_with_gaps_are_numbered_anew_beside_the_data(tmp_path: Path) -> None:
+    description = gappy(tmp_path / "d")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "d/labelsTr").iterdir()}
+    dataset = read_index(adopt(description, tmp_path / "run"))
+    assert dataset.labels == {"cord": 3, "parotid_left": 1, "parotid_right": 2}
+    for n, case in enumerate(dataset.cases):
+        assert np.array_equal(read_label_map(case.label)[0], phantom_labels(phantom_volume(seed=n)))
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "d/labelsTr").iterdir()}
+
+
+def test_what_was_numbered_anew_is_kept_until_data_or_table_change(tmp_path: Path) -> None:
+    description = gappy(tmp_path / "d")
+    made = read_index(adopt(description, tmp_path / "run")).cases[0].label
+    first = made.stat()
+    adopt(description, tmp_path / "run")
+    assert made.stat().st_ino == first.st_ino
+    os.utime(tmp_path / "d/labelsTr/c0.nii.gz", ns=(1, 1))
+    adopt(description, tmp_path / "run")
+    assert made.stat().st_ino != first.st_ino
+    description.write_text(json.dumps(NNUNET | {"labels": {"background": 0, "x": 1, "a": 2, "b": 5, "c": 9}}))
+    dataset = read_index(adopt(description, tmp_path / "run"))
+    assert dataset.labels == {"x": 1, "a": 2, "b": 3, "c": 4}
+    assert np.unique(read_label_map(made)[0]).tolist() == [0, 2, 3, 4]
+    adopt(write(tmp_path / "d", NNUNET), tmp_path / "run")  # links again
+    assert np.unique(read_label_map(made)[0]).tolist() == [0, 1, 2, 3]
+
+
+def test_a_label_that_the_table_lacks_is_refused_where_they_are_numbered_anew(tmp_path: Path) -> None:
+    description = gappy(tmp_path / "d")
+    description.write_text(json.dumps(NNUNET | {"labels": {"background": 0, "a": 2, "b": 5}}))
+    with pytest.raises(DataError, match=r"Case c0: label values \[9\] are not in the label table"):
+        adopt(description, tmp_path / "run")
+
+
+def test_a_model_of_labels_with_gaps_can_be_used(tmp_path: Path) -> None:
+    description = gappy(tmp_path / "d")
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(settings(description, max_steps=1, open_ended=[])))
+    assert train(str(config), out=tmp_path / "out", set_=("batch_size=1",)) == 0
+    package = load_model(tmp_path / "out" / "package")
+    assert package.card.label_table.names == {"parotid_left": 1, "parotid_right": 2, "cord": 3}
+    assert build_segmenter(package).labels.names == package.card.label_table.names
 
 
 def test_msd_and_monai_lists(tmp_path: Path) -> None:
@@ -113,22 +204,6 @@ def test_cases_in_folders_of_their_own_keep_their_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ours"),
-    [
-        ("Left Kidney", "kidney_left"),
-        ("kidney_right", "kidney_right"),
-        ("Parotid_L", "parotid_left"),
-        ("R-Femur head", "femur_head_right"),
-        ("liver", "liver"),
-        ("left", "left"),
-        ("lung upper lobe left", "lung_upper_lobe_left"),
-    ],
-)
-def test_organs_are_named_so_that_pairs_are_found(name: str, ours: str) -> None:
-    assert tidy(name) == ours
-
-
-@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"channel_names": {"0": "CT", "1": "PET"}}, "2 channels"),
@@ -137,7 +212,10 @@ def test_organs_are_named_so_that_pairs_are_found(name: str, ours: str) -> None:
         ({"labels": {"background": 0, "a": "x"}}, "a has the value 'x'"),
         ({"labels": {"background": 0, "left a": 1, "a_l": 2}}, "one name or one value"),
         ({"labels": None}, "no `labels`"),
-        ({"file_ending": ".nrrd"}, "names no training cases"),
+        ({"labels": {"background": 0, "--": 1}}, "the label '--' is no name"),
+        ({"channel_names": None}, "no channels"),
+        ({"file_ending": ".nrrd"}, r"counts 1 training cases; labelsTr holds 0 that end in \.nrrd"),
+        ({"training": None}, "one `image` and one `label`"),
         ({"training": [{"image": "imagesTr/c0_0000.nii.gz"}]}, "one `image` and one `label`"),
         ({"training": [{"image": "x.nii.gz", "label": "labelsTr/c0.nii.gz"}]}, "Case c0: .*x.nii.gz is missing"),
         ({"training": [{"image": "dataset.json", "label": "labelsTr/c0.nii.gz"}]}, "dataset.json is no NIfTI"),

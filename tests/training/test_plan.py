@@ -82,6 +82,19 @@ def test_patches_are_mirrored_where_every_side_has_its_partner(names: tuple[str,
     assert values["augment"]["mirror_left_right"] == share
 
 
+def test_patches_are_not_mirrored_where_sides_have_no_name(dataset: Path, tmp_path: Path) -> None:
+    content = json.loads(dataset.read_text())
+    shutil.copytree(dataset.parent, tmp_path / "data")
+    names = dict(zip(LABELS, ("parotis_li", "parotis_re", "cord"), strict=True))
+    content["labels"] = {names[organ]: value for organ, value in content["labels"].items()}
+    for case in content["cases"]:
+        case["contoured"] = [names[organ] for organ in case["contoured"]]
+    (tmp_path / "data/index.json").write_text(json.dumps(content))
+    out = plan_and_write(tmp_path / "data", tmp_path / "c.yaml", None, ROOM)
+    assert load_config(out).augment.mirror_left_right == 0
+    assert "# mirror_left_right: parotis_li and parotis_re lie like" in out.read_text()
+
+
 def test_the_command_writes_a_config_that_trains(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -70,6 +71,19 @@ def test_the_specifications_call_says_what_the_machine_lacks(tmp_path: Path) -> 
         assert profiler.missing["gpu_util"] == profiler.missing["mem_copy"] == "no GPU"
     if "ipc" not in profiler.missing:
         assert 0.05 < profiler.samples[-1]["ipc"] < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not part maps of files from memory")
+def test_maps_of_prepared_cases_are_no_memory_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "case").write_bytes(bytes(200 << 20))
+    with TrainingProfiler(interval=60, folder=tmp_path) as profiler:
+        before = profiler._memory_mb()
+        mapped = torch.from_file(str(tmp_path / "case"), size=200 << 20, dtype=torch.uint8)
+        assert int(mapped.sum()) == 0  # every page is read
+        assert profiler._memory_mb() - before < 50
+        own = torch.ones(200 << 20, dtype=torch.uint8)
+        assert profiler._memory_mb() - before > 150
+        del own
 
 
 def test_a_counter_that_is_not_here_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

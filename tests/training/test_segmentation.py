@@ -59,6 +59,60 @@ def test_words_and_places_may_change_and_patches_may_not(cases: list[TrainingCas
     assert task(cases, table, batch_size=7).identity() != first
 
 
+def test_organs_and_cases_may_not_change_within_a_run(cases: list[TrainingCase], table: LabelTable) -> None:
+    first = task(cases, table).identity()
+    assert task(cases[1:], table).identity() != first
+    turned = LabelTable.from_names({"spinal_cord": 1, "parotid_gland_left": 2, "parotid_gland_right": 3})
+    assert task(cases, turned).identity() != first
+
+
+def test_a_scan_smaller_than_a_patch_lies_in_air(cases: list[TrainingCase], table: LabelTable) -> None:
+    seen: list[Tensor] = []
+
+    class Looks(Told):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return super().forward(x)
+
+    shape = [n + 4 for n in cases[0].hu.shape]
+    task(cases, table, patch_size=shape).validate(Looks(), 5)
+    assert all(float(x[..., 0, 0, 0].max()) == -1 for x in seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("UNet", {"spatial_dims": 3, "in_channels": 1, "channels": [4, 8, 8], "strides": [2, 2]}, "18 x 18 x 18"),
+        ("SegResNet", {"spatial_dims": 3, "in_channels": 2, "init_filters": 8}, "does not take one channel"),
+        (
+            "DynUNet",
+            {
+                "spatial_dims": 3,
+                "in_channels": 1,
+                "kernel_size": [3, 3, 3],
+                "strides": [1, 2, 3],
+                "upsample_kernel_size": [2, 3],
+                "filters": [4, 8, 8],
+                "deep_supervision": True,
+                "deep_supr_num": 1,
+            },
+            r"gives \(1, 2, 4, 18, 18, 18\)",
+        ),
+    ],
+)
+def test_a_network_that_does_not_take_the_patches_is_refused_before_data_are_read(
+    cases: list[TrainingCase], table: LabelTable, name: str, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"Network {name} .*({said})"):
+        task(cases, table, network={"name": name, "options": options}, patch_size=[18, 18, 18]).build()
+
+
+def test_a_network_of_monai_passes(cases: list[TrainingCase], table: LabelTable) -> None:
+    options = {"spatial_dims": 3, "in_channels": 1, "channels": [4, 8, 8], "strides": [2, 2]}
+    network = task(cases, table, network={"name": "UNet", "options": options}).build()
+    assert next(network.parameters()).device.type == "cpu"
+
+
 def test_a_patch_that_does_not_divide_is_refused(cases: list[TrainingCase], table: LabelTable) -> None:
     with pytest.raises(ConfigError, match=r"patch_size: 16 x 15 x 16 does not divide by 2"):
         task(cases, table, patch_size=[16, 15, 16]).build()

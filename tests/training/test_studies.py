@@ -153,6 +153,18 @@ def test_the_smaller_of_two_overlapping_structures_keeps_the_voxels(tmp_path: Pa
     assert any("the smaller keeps them" in note for note in dataset.cases[0].notes)
 
 
+def test_names_of_any_script_are_organs_and_lines_between_others_are_none(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "in" / "a", "p", kind="none")
+    geometry = read_volume(study / "CT").geometry
+    organ = box(range(5, 9), (5.5, 5.5), (9.5, 9.5))
+    write_rtstruct(study / "rs.dcm", geometry, {"Rückenmark": organ, "-----": []})
+    assert read_index(adopt(tmp_path / "in", tmp_path / "out")).labels == {"ruckenmark": 1}
+    write_rtstruct(study / "rs.dcm", geometry, {"-----": organ})
+    (left_out,) = read_index(adopt(tmp_path / "in", tmp_path / "again")).left_out
+    assert left_out.fault
+    assert "'-----' is no name" in left_out.reason
+
+
 def describe(folder: Path, **content: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "dataset.json"
