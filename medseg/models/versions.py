@@ -2,6 +2,7 @@
 
 A shelf holds every version in a folder NAME@VERSION. `promoted.json` on it says, per name, which versions were in use
 one after the other; a bare name means the last one. Without an entry it means the first folder of that name.
+Whoever changes a shelf holds its lock from reading that file to writing it; reading alone needs none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from medseg.errors import ConfigError, ModelIntegrityError, OutputError, UnknownModelError
 from medseg.imaging.emit import emit_json, sha256_file
-from medseg.models.store import CARD, PROMOTED, load_model, promoted, read_card, shelves
+from medseg.models.store import CARD, PROMOTED, ModelPackage, load_model, promoted, read_card, shelves
+from medseg.runtime.lock import locked
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,25 @@ def register(package: Path, shelf: Path) -> Version:
 
     Raises:
         ModelIntegrityError: the package is damaged, or another one has that name and version.
-        OutputError: it could not be copied.
+        OutputError: it could not be copied, or the shelf not be locked.
     """
     source = load_model(package.resolve())
+    if Path(source.card.id).name != source.card.id:
+        raise ModelIntegrityError(f"{source.card.id!r} cannot be the name of a folder.", advice="Rename the model.")
+    _make(shelf)
+    with locked(shelf / LOCK):
+        return _put(source, shelf)
+
+
+def _make(shelf: Path) -> None:
+    try:
+        shelf.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{shelf} could not be made: {error.strerror or error}.") from error
+
+
+def _put(source: ModelPackage, shelf: Path) -> Version:
     card = source.card
-    if Path(card.id).name != card.id:
-        raise ModelIntegrityError(f"{card.id!r} cannot be the name of a folder.", advice="Rename the model.")
     others = versions_of(card.name, shelf)
     if known := next((other for other in others if other.id == card.id), None):
         if sha256_file(known.folder / CARD) != source.sha256:
@@ -80,7 +97,6 @@ def register(package: Path, shelf: Path) -> Version:
 def _copy(source: Path, target: Path, files: list[str]) -> None:
     """All files or none: a folder of another name, then renamed."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as name:
             inside = Path(name) / "package"
             inside.mkdir()
@@ -102,6 +118,7 @@ def promote(model: str, shelf: Path) -> Version:
     Raises:
         UnknownModelError: it does not stand there.
         ModelIntegrityError: it is damaged.
+        OutputError: the shelf cannot be locked or written.
     """
     name = model.split("@")[0]
     known = versions_of(name, shelf)
@@ -110,9 +127,10 @@ def promote(model: str, shelf: Path) -> Version:
         listed = ", ".join(version.id for version in known) or "no version of it"
         raise UnknownModelError(f"{model} is not on {shelf}; there is {listed}.", advice="Register it first.")
     load_model(chosen.folder.resolve())
-    history = _history(name, shelf)
-    if history[-1] != model:
-        _write(shelf, name, [*history, model])
+    with locked(shelf / LOCK):
+        history = _history(name, shelf)
+        if history[-1] != model:
+            _write(shelf, name, [*history, model])
     return Version(model, chosen.folder, current=True)
 
 
@@ -121,7 +139,13 @@ def roll_back(name: str, shelf: Path) -> Version:
 
     Raises:
         UnknownModelError: nothing was promoted before, or what was in use then is gone.
+        OutputError: the shelf cannot be locked or written.
     """
+    with locked(shelf / LOCK):
+        return _step_back(name, shelf)
+
+
+def _step_back(name: str, shelf: Path) -> Version:
     history = promoted(shelf).get(name, [])
     if len(history) < 2:
         raise UnknownModelError(f"{name} was never promoted on {shelf}: there is nothing to go back to.", advice="")

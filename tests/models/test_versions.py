@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from medseg.cli import main
-from medseg.errors import ConfigError, MedsegError, ModelIntegrityError, UnknownModelError
-from medseg.models.store import CARD, PROMOTED, WEIGHTS, list_models, load_model
-from medseg.models.versions import own_shelf, promote, register, roll_back, versions_of
+from medseg.errors import ConfigError, MedsegError, ModelIntegrityError, OutputError, UnknownModelError
+from medseg.models import versions
+from medseg.models.store import CARD, PROMOTED, WEIGHTS, list_models, load_model, promoted
+from medseg.models.versions import LOCK, own_shelf, promote, register, roll_back, versions_of
 from tests.inference.planted import planted_volume, threshold_card, write_package
 from tests.phantoms import write_nifti
 
@@ -83,7 +86,7 @@ def test_a_damaged_package_is_neither_registered_nor_promoted(tmp_path: Path, sh
     (broken / WEIGHTS).write_bytes(b"x")
     with pytest.raises(ModelIntegrityError):
         register(broken, shelf)
-    assert sorted(path.name for path in shelf.iterdir()) == ["threshold@1.0.0"]
+    assert sorted(path.name for path in shelf.iterdir() if path.name != LOCK) == ["threshold@1.0.0"]
     register(package(tmp_path, "3.0.0"), shelf)
     (shelf / "threshold@3.0.0" / WEIGHTS).write_bytes(b"x")
     with pytest.raises(ModelIntegrityError):
@@ -139,6 +142,67 @@ def test_without_a_shelf_one_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(ConfigError, match=r"MEDSEG_MODELS"):
         own_shelf(None)
     assert own_shelf(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("act", "history"),
+    [
+        (lambda made, shelf: promote("threshold@3.0.0", shelf), ["1.0.0", "2.0.0", "3.0.0"]),
+        (lambda made, shelf: roll_back("threshold", shelf), ["1.0.0"]),
+        (lambda made, shelf: register(made, shelf), ["1.0.0", "2.0.0"]),
+    ],
+    ids=["promote", "roll back", "register"],
+)
+def test_a_neighbour_who_promotes_another_model_meanwhile_loses_nothing(
+    tmp_path: Path,
+    shelf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[[Path, Path], object],
+    history: list[str],
+) -> None:
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        register(package(tmp_path, version), shelf)
+    promote("threshold@2.0.0", shelf)
+    for version in ("1.0.0", "2.0.0"):
+        register(write_package(tmp_path / f"other-{version}", threshold_card(name="other", version=version)), shelf)
+    neighbour = threading.Thread(target=promote, args=("other@2.0.0", shelf))
+    emit_json = versions.emit_json
+
+    def write_late(path: Path, value: object) -> Path:
+        """Between reading and writing there is time for the neighbour, who writes as usual."""
+        monkeypatch.setattr(versions, "emit_json", emit_json)
+        neighbour.start()
+        neighbour.join(0.5)
+        return emit_json(path, value)
+
+    monkeypatch.setattr(versions, "emit_json", write_late)
+    act(package(tmp_path, "4.0.0"), shelf)
+    neighbour.join()
+    assert promoted(shelf)["other"] == ["other@1.0.0", "other@2.0.0"]
+    assert promoted(shelf)["threshold"] == [f"threshold@{version}" for version in history]
+
+
+def test_a_shelf_that_cannot_be_locked_is_read_and_not_changed(tmp_path: Path, shelf: Path) -> None:
+    register(package(tmp_path, "1.0.0"), shelf)
+    register(package(tmp_path, "2.0.0"), shelf)
+    promote("threshold@2.0.0", shelf)
+    (shelf / LOCK).unlink()
+    (shelf / LOCK).mkdir()
+    for act in (
+        lambda: promote("threshold@1.0.0", shelf),
+        lambda: roll_back("threshold", shelf),
+        lambda: register(package(tmp_path, "3.0.0"), shelf),
+    ):
+        with pytest.raises(OutputError, match=r"\.lock could not be locked: .* Use a local folder"):
+            act()
+    assert in_use() == listed() == "2.0.0"
+    assert [version.id for version in versions_of("threshold", shelf) if version.current] == ["threshold@2.0.0"]
+
+
+def test_a_shelf_that_is_not_there_is_not_made_by_rolling_back(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file"):
+        roll_back("threshold", tmp_path / "mistyped")
+    assert not (tmp_path / "mistyped").exists()
 
 
 def run(*words: object) -> int:

@@ -1,0 +1,44 @@
+"""One process at a time: a lock on a small file, which the system frees however its holder ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medseg.errors import OutputError
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Wait for the lock of `file`, which is made where it is missing and stays, and hold it.
+
+    Raises:
+        OutputError: the file cannot be made, or its file system knows no locks.
+    """
+    handle = _acquire(file)
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)  # closing alone would leave it to a process forked meanwhile
+        os.close(handle)
+
+
+def _acquire(file: Path) -> int:
+    try:
+        handle = _open(file)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        advice = "Use a local folder that can be written to."
+        raise OutputError(f"{file} could not be locked: {error.strerror or error}.", advice=advice) from error
+    return handle
+
+
+def _open(file: Path) -> int:
+    flags = os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(file, flags | os.O_RDWR, 0o666)  # network file systems lock only what is open for writing
+    except PermissionError:  # made by another user of a shared folder; reading is enough on a local disk
+        return os.open(file, flags | os.O_RDONLY, 0o666)
