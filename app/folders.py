@@ -10,11 +10,10 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
-from medseg.runtime.scratch import hold, make_private, remove_abandoned
+from medseg.runtime.scratch import make_held, make_private
 
 KEEP_HOURS = 8.0
 _STUDY_ID = re.compile(r"[0-9a-f]{32}")
@@ -28,15 +27,11 @@ class WorkFolders:
 
     Raises:
         PermissionError: the place exists and belongs to someone else.
+        OutputError: the place cannot be locked.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
-        base = (parent or Path(tempfile.gettempdir())) / f"medseg-page-{os.getuid()}"
-        make_private(base)
-        remove_abandoned(base)
-        self.root = base / secrets.token_urlsafe(8)
-        make_private(self.root)
-        self._lock = hold(self.root)
+        self.root, self._lock = make_held("page", parent)
 
     def new(self) -> str:
         """Make an empty folder for a study; its id cannot be guessed."""

@@ -1,7 +1,8 @@
 """Private temporary folders that outlive nobody: what a killed process left behind, the next one removes.
 
 Each process holds a lock on its folder while it lives, so that a later one can tell what a dead one left from what a
-neighbour still uses. Scans are unpacked into such folders.
+neighbour still uses. Folders are made and swept under the lock of their parent: a folder is never seen without the
+lock of its maker. Scans are unpacked into such folders.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from medseg.runtime.lock import locked
+
 LOCK = "lock"
 _YOUNG_S = 60.0
 
@@ -29,17 +32,13 @@ class Scratch:
 
     Raises:
         PermissionError: the place exists and belongs to someone else.
+        OutputError: the place cannot be locked.
     """
 
     def __init__(self, purpose: str, parent: Path | None = None) -> None:
-        base = (parent or Path(tempfile.gettempdir())) / f"medseg-{purpose}-{os.getuid()}"
-        make_private(base)
-        remove_abandoned(base)
-        self.root = base / secrets.token_urlsafe(8)
-        make_private(self.root)
-        self._lock = hold(self.root)
+        self.root, self._lock = make_held(purpose, parent)
         self.path = self.root / "files"
-        make_private(self.path)
+        self.path.mkdir(mode=0o700)
 
     def clear(self) -> None:
         """Remove everything in it."""
@@ -56,6 +55,25 @@ class Scratch:
         os.close(self._lock)
 
 
+def make_held(purpose: str, parent: Path | None = None) -> tuple[Path, int]:
+    """Make a folder `<parent>/medseg-<purpose>-<uid>/<random>` and remove what the dead left beside it.
+
+    Returns:
+        The folder, and the handle of its lock: the folder is this process's until that is closed.
+
+    Raises:
+        PermissionError: the place exists and belongs to someone else.
+        OutputError: the place cannot be locked.
+    """
+    base = (parent or Path(tempfile.gettempdir())) / f"medseg-{purpose}-{os.getuid()}"
+    make_private(base)
+    with locked(base / LOCK):
+        remove_abandoned(base)
+        folder = base / secrets.token_urlsafe(8)
+        make_private(folder)
+        return folder, _hold(folder)
+
+
 def make_private(folder: Path) -> None:
     """Make a folder that only this user can open.
 
@@ -70,7 +88,7 @@ def make_private(folder: Path) -> None:
     folder.chmod(0o700)
 
 
-def hold(folder: Path) -> int:
+def _hold(folder: Path) -> int:
     """Take the lock of a folder; the system frees it when this process ends, however it ends."""
     handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +96,7 @@ def hold(folder: Path) -> int:
 
 
 def remove_abandoned(base: Path) -> None:
-    """Remove the folders below `base` whose holder is dead."""
+    """Remove the folders below `base` whose holder is dead; to be called under the lock of `base`."""
     for folder in base.iterdir():
         if folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -88,7 +106,7 @@ def _is_abandoned(folder: Path) -> bool:
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # A neighbour may have made its folder and not yet its lock.
+        # A neighbour may just be removing its folder, or be of a version that locks later than it makes.
         with suppress(FileNotFoundError):
             return folder.stat().st_mtime < time.time() - _YOUNG_S
         return False
