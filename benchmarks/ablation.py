@@ -5,7 +5,8 @@
 Every row trains with equal counted time, the same seeds, patch and overlap (but for the rows that change these), and is
 scored on the validation patients; the plain network is tuned first over `--rates`, and its best rate is everybody's.
 Memory and time are measured in processes of their own. Rows and seeds that are done are kept: a killed run goes on
-with the same command. `--no-train` measures memory and time alone. `--smoke` tries all of it on computed bodies.
+with the same command, and another recipe or other data in WORK are refused. `--no-train` measures memory and time
+alone. `--smoke` tries all of it on computed bodies.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from benchmarks.recipe import data_of, keep_recipe, recipe_of
 from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.networks.catalogue import build_network
@@ -144,15 +146,15 @@ def _tuned(given: Arguments, config: TrainConfig) -> float:
 
 def _run(given: Arguments, config: TrainConfig, name: str, seed: int, rate: float, minutes: float) -> dict[str, Any]:
     folder = given.work / f"{name.replace(' ', '-')}-{seed}-{rate:g}-{minutes:g}min"
-    done = folder / "scored.json"
-    if done.is_file():
-        return dict(json.loads(done.read_text()))
     steps = config.loop.max_steps if given.smoke else 10**6
     own: dict[str, Any] = {"network.options": options_of(config, name), "loop.learning_rate": rate, "loop.seed": seed}
     own |= {"loop.max_minutes": minutes, "loop.max_steps": steps, "cache": given.work / "cache"}
-    train_model(
-        given.config, folder, resume=True, stage="full", overrides=parse_settings(given.set_) | settings_of(name) | own
-    )
+    settings = parse_settings(given.set_) | settings_of(name) | own
+    keep_recipe(folder, {"recipe": recipe_of(load_config(given.config, settings)), "data": _data(config)})
+    done = folder / "scored.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text()))
+    train_model(given.config, folder, resume=True, stage="full", overrides=settings)
     index = folder / "data" / "index.json" if config.index is None else locate(config.index)[0]
     dataset = read_index(index)
     organs = list(dataset.labels)
@@ -160,6 +162,11 @@ def _run(given: Arguments, config: TrainConfig, name: str, seed: int, rate: floa
     found = {"seed": seed, "rate": rate, "organs": organs, "scores": scores, "mean_dice": mean_dice(scores, organs)}
     emit_json(done, found)
     return found
+
+
+def _data(config: TrainConfig) -> dict[str, Any]:
+    """Which cases: of computed bodies the config says all."""
+    return {} if config.index is None else data_of(read_index(locate(config.index)[0]))
 
 
 def _scored(runs: dict[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@
 Only training iterations count. Trained is on those training patients in whom all of `--organs` are contoured (nnU-Net
 knows no partial labels), scored on every validation patient's contoured ones. nnU-Net plans for itself, once for every
 `--memory-targets`, and its schedule ends with the time; `--choose-minutes` of each decide which plan goes on. The two
-never run side by side. Everything can be killed: the same command goes on. `--smoke` tries all of it on computed
-bodies in a minute (without `--nnunet` it compares two seeds of ours).
+never run side by side. Everything can be killed: the same command goes on, and another recipe, other organs or other
+data in WORK are refused. `--smoke` tries all of it on computed bodies in a minute (without `--nnunet` it compares two
+seeds of ours).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from benchmarks.recipe import agreed, data_of, keep_recipe, recipe_of
 from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import read_label_map, write_label_map
@@ -97,10 +99,11 @@ def main(given: Arguments) -> dict[str, Any]:
     ours = [our_run(given, index, dataset, *run) for run in zip(given.seeds, steps, strict=True)]
     part = replace(given, minutes=given.minutes * (given.short or 0))
     short = [our_run(part, index, dataset, seed) for seed in given.seeds] if given.short else []
-    theirs = _earlier(given) if given.earlier else their_runs(given, dataset) if given.nnunet else []
+    theirs = _earlier(given, index) if given.earlier else their_runs(given, dataset) if given.nnunet else []
     found: dict[str, Any] = {
         "machine": machine(),
         "versions": versions(),
+        "data": _data(index),
         "minutes": given.minutes,
         "patients": {"train": len(dataset.of("train")), "validation": len(dataset.of("validation"))},
         "ours": ours,
@@ -116,10 +119,10 @@ def main(given: Arguments) -> dict[str, Any]:
     return found
 
 
-def _earlier(given: Arguments) -> list[dict[str, Any]]:
-    """nnU-Net's runs of a result that was written before: the same seeds, and the same time where ours has one."""
+def _earlier(given: Arguments, index: Path) -> list[dict[str, Any]]:
+    """nnU-Net's runs of a result that was written before: the same data and seeds, and time where ours has one."""
     assert given.earlier is not None
-    found = json.loads(given.earlier.read_text())
+    found = agreed(given.earlier, json.loads(given.earlier.read_text()), {"data": _data(index)})
     runs = {run["seed"]: run for run in found["nnunet"]}
     if not (given.steps or found["minutes"] == given.minutes) or not set(given.seeds) <= set(runs):
         raise SystemExit(f"{given.earlier}: {found['minutes']:g} minutes, seeds {sorted(runs)}; give the same.")
@@ -140,25 +143,51 @@ def _smoke(given: Arguments) -> Arguments:
 
 
 def five_organs(dataset: Dataset, organs: tuple[str, ...], folder: Path) -> Path:
-    """An index of the training patients who show all organs, and all validation patients; labels 1, 2 ..."""
-    whole = [case for case in dataset.of("train") if set(organs) <= set(case.contoured)]
-    chosen = [*whole, *dataset.of("validation")]
-    index = write_subset(dataset, folder / "all_labels", {case.id: case.split for case in chosen})
-    values = {organ: number for number, organ in enumerate(organs, 1)}
-    mapping = {dataset.labels[organ]: value for organ, value in values.items()}
-    entries = []
-    for case in read_index(index).cases:
-        place = folder / case.split
-        link(place / f"{case.id}_ct.nii.gz", case.ct)
-        _relabel(case, mapping, place / f"{case.id}_label.nii.gz")
-        contoured = [organ for organ in organs if organ in case.contoured]
-        entries.append({"id": case.id, "split": case.split, "contoured": contoured})
-    return emit_json(folder / "index.json", {"labels": values, "cases": entries})
+    """An index of the training patients who show all organs, and all validation patients; labels 1, 2 ...
+
+    Raises:
+        SystemExit: the folder holds one of other data or organs.
+    """
+    chosen = _chosen(dataset, organs)
+    index, made = folder / "index.json", _described(chosen, organs)
+    finished = index.is_file()
+    if finished:
+        agreed(folder, json.loads(index.read_text()), made)
+    mapping = {dataset.labels[organ]: value for organ, value in made["labels"].items()}
+    for case in read_index(write_subset(chosen, folder / "all_labels", {c.id: c.split for c in chosen.cases})).cases:
+        link(folder / case.split / f"{case.id}_ct.nii.gz", case.ct)
+        mask = folder / case.split / f"{case.id}_label.nii.gz"
+        # Without an index, a mask is what a killed start left, maybe one with other organs.
+        if not (finished and mask.is_file()):
+            _relabel(case, mapping, mask)
+    return emit_json(index, made)
+
+
+def _chosen(dataset: Dataset, organs: tuple[str, ...]) -> Dataset:
+    whole = [case.id for case in dataset.of("train") if set(organs) <= set(case.contoured)]
+    kept = {*whole, *(case.id for case in dataset.of("validation"))}
+    return replace(dataset, cases=tuple(case for case in dataset.cases if case.id in kept))
+
+
+def _described(chosen: Dataset, organs: tuple[str, ...]) -> dict[str, Any]:
+    """What the index of these cases and organs holds, and what it is made from."""
+    contoured = {case.id: [organ for organ in organs if organ in case.contoured] for case in chosen.cases}
+    entries = [{"id": case.id, "split": case.split, "contoured": contoured[case.id]} for case in chosen.cases]
+    labels = {organ: number for number, organ in enumerate(organs, 1)}
+    return {"labels": labels, "cases": entries, "made_from": data_of(chosen)}
+
+
+def _data(index: Path) -> dict[str, Any]:
+    """Label values and cases behind an index of `five_organs`."""
+    found = json.loads(index.read_text())
+    return {"labels": found["labels"], "made_from": found["made_from"]}
+
+
+def _index_of(dataset: Dataset) -> Path:
+    return dataset.cases[0].label.parents[1] / "index.json"
 
 
 def _relabel(case: CaseFiles, mapping: dict[int, int], out: Path) -> None:
-    if out.is_file():
-        return
     labels, geometry = read_label_map(case.label)
     table = np.zeros(256, np.uint8)
     for value, new in mapping.items():
@@ -169,17 +198,23 @@ def _relabel(case: CaseFiles, mapping: dict[int, int], out: Path) -> None:
 def our_run(given: Arguments, index: Path, dataset: Dataset, seed: int, steps: int | None = None) -> dict[str, Any]:
     """One training of ours, or what is left of it, and its scores; `steps` in place of the minutes where given."""
     folder = given.work / f"ours-{seed}-{f'{steps}steps' if steps else f'{given.minutes:g}min'}"
+    settings = _settings(given, index, dataset, seed, steps)
+    keep_recipe(folder, {"recipe": recipe_of(load_config(given.config, settings)), "data": _data(index)})
     done = folder / "scored.json"
     if done.is_file():
         return dict(json.loads(done.read_text()))
+    train_model(given.config, folder, resume=True, stage="full", overrides=settings)
+    scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, given.organs)
+    row = {"seed": seed, "minutes": given.minutes, "steps": steps, "scores": scores}
+    return _keep(done, row | {"mean_dice": mean_dice(scores, given.organs)})
+
+
+def _settings(given: Arguments, index: Path, dataset: Dataset, seed: int, steps: int | None) -> dict[str, Any]:
     limit = {"index": index, "loop.seed": seed, "cache": given.work / "cache"}
     limit |= {"loop.max_steps": steps} if steps else {"loop.max_steps": 10**6, "loop.max_minutes": given.minutes}
     kept = [organ for organ in _open_ended(given.config) if organ in dataset.labels]
     own = {"open_ended": kept, "organ_weights": {}, "voxel_weights": {}}
-    train_model(given.config, folder, resume=True, stage="full", overrides=own | limit | parse_settings(given.set_))
-    scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, given.organs)
-    row = {"seed": seed, "minutes": given.minutes, "steps": steps, "scores": scores}
-    return _keep(done, row | {"mean_dice": mean_dice(scores, given.organs)})
+    return own | limit | parse_settings(given.set_)
 
 
 def _open_ended(config: str) -> tuple[str, ...]:
@@ -195,6 +230,7 @@ def their_runs(given: Arguments, dataset: Dataset) -> list[dict[str, Any]]:
     """nnU-Net on the same patients: plan, choose among memory targets, train every seed, segment, score."""
     place = given.work / "nnunet"
     raw = place / "raw" / f"Dataset{ID}_Same"
+    keep_recipe(place, {"data": _data(_index_of(dataset))})
     _write_raw(raw, dataset)
     ways = list(product([_plan(given, place, gb) for gb in given.memory_targets], given.trainers))
     if len(ways) > 1:
@@ -254,9 +290,10 @@ def _their_run(
     plan, trainer = way
     other = "" if trainer == PLAIN else f"-{trainer}"
     results = f"results-{plan}{other}-{seed}-{minutes:g}min{'-bf16' if given.bf16 else ''}"
+    keep_recipe(place / results, {"data": _data(_index_of(dataset))})
     done = place / results / "scored.json"
     if done.is_file():
-        return dict(json.loads(done.read_text()))
+        return agreed(done, json.loads(done.read_text()), {"masks": given.masks})
     folder = place / "preprocessed" / f"Dataset{ID}_Same"
     few = ("--iterations", "2") if given.smoke else ()
     half = ("--bf16",) if given.bf16 else ()
@@ -265,13 +302,12 @@ def _their_run(
         "--trainer", trainer, "--minutes", str(minutes), "--seed", str(seed), *few, *half, results=results,
     )  # fmt: skip
     (state,) = (place / results).rglob("timed.json")
-    masks = place / results / "masks"
+    masks = place / results / f"masks-{given.masks}"
     if given.masks == "nnunet":
         _predict(given, place, way, masks, results)
     else:
         _segment(state.parents[1], dataset, masks, faithful=given.masks == "faithful")
-    references = dataset.of("validation")[0].label.parent
-    scores = score(masks, references, references.parent / "index.json", given.organs)
+    scores = score(masks, dataset.of("validation")[0].label.parent, _index_of(dataset), given.organs)
     timed = json.loads(state.read_text())
     row = {"plan": plan, "trainer": trainer, "seed": seed, "masks": given.masks, "scores": scores} | timed
     return _keep(done, row | {"mean_dice": mean_dice(scores, given.organs)})
@@ -289,7 +325,9 @@ def _predict(given: Arguments, place: Path, way: tuple[str, str], masks: Path, r
 
 def _segment(model: Path, dataset: Dataset, masks: Path, *, faithful: bool) -> None:
     """By our engine: windows and mirror images as nnU-Net's or our default, nothing of ours about the anatomy."""
-    package = import_models([model], masks.parent / "imported", "as-nnunet", folds=["0"], faithful=faithful)
+    package = import_models(
+        [model], masks.parent / "imported" / masks.name, "as-nnunet", folds=["0"], faithful=faithful
+    )
     scans = [str(case.ct) for case in dataset.of("validation")]
     command = [sys.executable, "-m", "medseg", "segment", *scans, "--model", str(package), "-o", str(masks)]
     subprocess.run(command, check=True)

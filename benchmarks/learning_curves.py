@@ -6,7 +6,7 @@ Every point is a training of the config with a number of steps, which mean the s
 validation patients; the points of a curve share all else, and fewer cases are a part of more. The last doubling of each
 curve is compared in pairs, with an interval over patients: what another doubling may bring is read from it. OUT.png
 draws the curves. OUT holds every training's scores: with the same command a killed run goes on, on another machine
-too. `--smoke` tries all of it on computed bodies.
+too; another recipe or other data are refused. `--smoke` tries all of it on computed bodies.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from typing import Annotated, Any
 import matplotlib.pyplot as plt
 import tyro
 
+from benchmarks.recipe import agreed, data_of, keep_recipe, recipe_of
 from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.runtime.provenance import machine, versions
 from medseg.training.cases import Dataset, read_index
-from medseg.training.config import PhantomConfig, TrainConfig, load_config, parse_settings
+from medseg.training.config import PhantomConfig, load_config, parse_settings
 from medseg.training.journal import read_journal
 from medseg.training.phantoms import write_phantoms
 from medseg.training.run import train_model
@@ -88,7 +89,7 @@ def main(given: Arguments) -> dict[str, Any]:
     if index is None:
         raise SystemExit("Give --index, or --smoke.")
     dataset = read_index(index)
-    found = _begun(given)
+    found = _begun(given, dataset)
     curves = curves_of(given, len(dataset.of("train")))
     for point, seed in product(dict.fromkeys(point for points in curves.values() for point in points), given.seeds):
         name = _name(given, point, seed)
@@ -100,22 +101,12 @@ def main(given: Arguments) -> dict[str, Any]:
     return found
 
 
-def _begun(given: Arguments) -> dict[str, Any]:
-    """What OUT holds, if it was trained with the same recipe."""
-    recipe = _recipe(load_config(given.config, parse_settings(given.set_)))
-    if not given.out.is_file():
-        return {"recipe": recipe, "machine": machine(), "versions": versions(), "trainings": {}}
-    found = dict(json.loads(given.out.read_text()))
-    if found["recipe"] != recipe:
-        raise SystemExit(f"{given.out} was trained with another recipe: move it away, or train with that one.")
-    return found
-
-
-def _recipe(config: TrainConfig) -> dict[str, Any]:
-    """What decides a training, but for what is varied here and where data lie."""
-    whole = config.model_dump(mode="json", exclude={"index", "cache", "card", "tracking", "small_batch", "version"})
-    varied = ("max_steps", "max_minutes", "seed", "workers", "log_steps", "checkpoint_minutes", "device")
-    return whole | {"loop": {key: value for key, value in whole["loop"].items() if key not in varied}}
+def _begun(given: Arguments, dataset: Dataset) -> dict[str, Any]:
+    """What OUT holds, if it was trained with the same recipe on the same data."""
+    config = load_config(given.config, parse_settings(given.set_))
+    now = {"recipe": recipe_of(config, "max_steps", "max_minutes", "seed"), "data": data_of(dataset)}
+    none = {"machine": machine(), "versions": versions(), "trainings": {}}
+    return agreed(given.out, json.loads(given.out.read_text()) if given.out.is_file() else none, now)
 
 
 def _smoke(given: Arguments) -> Arguments:
@@ -137,10 +128,12 @@ def _name(given: Arguments, point: Point, seed: int) -> str:
 
 def _train(given: Arguments, dataset: Dataset, point: Point, seed: int, folder: Path) -> dict[str, Any]:
     """A training, or what is left of it; its scores, and what a step took here."""
+    settings = _settings(given, folder / "data" / "index.json", point, seed)
+    keep_recipe(folder, {"recipe": recipe_of(load_config(given.config, settings)), "data": data_of(dataset)})
     splits = dict.fromkeys(nested(dataset, point.cases), "train")
     splits |= {case.id: "validation" for case in dataset.of("validation")}
     index = write_subset(dataset, folder / "data", splits)
-    train_model(given.config, folder, resume=True, stage="full", overrides=_settings(given, index, point, seed))
+    train_model(given.config, folder, resume=True, stage="full", overrides=settings)
     references = read_index(index).of("validation")[0].label.parent
     log = [row for row in read_journal(folder) if "seconds_per_step" in row]
     return {
