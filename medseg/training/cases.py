@@ -145,14 +145,14 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
 
     Raises:
         InputError: a file that cannot be read as CT or labels.
-        DataError: grids differ, a value has no name, or the scan shows nobody.
+        DataError: grids differ, a value has no name, organs are contoured and the mask is empty, or the scan shows
+            nobody.
     """
     volume = read_nifti(case.ct)
     label_map, geometry = read_label_map(case.label)
     if not geometry.matches(volume.geometry):
         raise DataError(f"Case {case.id}: scan and labels lie on different grids.")
-    if nameless := sorted({int(value) for value in np.unique(label_map)} - {0, *labels.values()}):
-        raise DataError(f"Case {case.id}: label values {nameless} are not in the label table.")
+    _check_values(case, {int(value) for value in np.unique(label_map)} - {0}, labels)
     ornt, source = volume.geometry.to_canonical, volume.geometry.canonical()
     target = grid_like(source, spacing_mm)
     num_labels = max(labels.values()) + 1
@@ -164,6 +164,17 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
     if 0 not in places:
         raise DataError(f"Case {case.id}: the scan holds nothing denser than {BODY_HU:g} HU, no body.")
     return TrainingCase(case.id, np.round(hu).astype(np.int16), fitted, known, places)
+
+
+def _check_values(case: CaseFiles, values: set[int], labels: dict[str, int]) -> None:
+    if nameless := sorted(values - set(labels.values())):
+        raise DataError(f"Case {case.id}: label values {nameless} are not in the label table.")
+    if case.contoured and not values:  # it would teach that the organs are background
+        raise DataError(
+            f"Case {case.id}: {case.label}: the mask is empty.",
+            advice="Draw its organs, leave the case out, or give it `contoured: []`; `medseg train check` finds all "
+            "such cases.",
+        )
 
 
 def load_cases(

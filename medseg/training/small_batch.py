@@ -34,6 +34,10 @@ from medseg.training.validation import validate
 
 FOLDER = "small_batch"
 TIGHT = 0.9  # share of the memory from which on a run is likely to be ended by the system
+NOTHING_SCORED = (
+    "no organ could be scored in the validation cases: their masks are empty, or nothing of them is contoured; "
+    "`medseg train check` says which."
+)
 
 
 class FewBatches(SegmentationTask):
@@ -166,7 +170,7 @@ def _validate(
 ) -> tuple[float, float | None, int]:
     """The whole end of a run: package, loading, segmenting, scores. Returns seconds a case, mean Dice, cases."""
     write_package(folder / "package", network, settings, task.sampler.labels, task.sampler.cases)
-    cases = (dataset.of("validation") or dataset.of("train"))[: small.cases]
+    cases = sorted(dataset.of("validation") or dataset.of("train"), key=lambda case: not case.contoured)[: small.cases]
     index = write_subset(dataset, folder / "data", {case.id: "validation" for case in cases})
     began = time.perf_counter()
     scores = validate(folder, settings.model_copy(update={"index": index}), read_index(index), lambda line: None)
@@ -192,7 +196,9 @@ def _judged(
     bottleneck = judge(records[1:], settings.loop.workers)
     step_s = bottleneck.seconds_per_step or records[0].seconds
     patches = settings.batch_size * settings.loop.gradient_aggregation_interval * ranks.world
-    reasons = _reasons(small, before, after if len(losses) >= 2 * small.batches else None, memory_mb, ranks)
+    enough = len(losses) >= 2 * small.batches
+    scored = dice is not None or not cases
+    reasons = _reasons(small, before, after if enough else None, memory_mb, ranks, scored=scored)
     return SmallBatch(
         sound=not reasons,
         reasons=tuple(reasons),
@@ -220,9 +226,11 @@ def forecast_minutes(loop: LoopConfig, step_s: float, validation_s: float) -> fl
     return (steps_s + looks * validation_s) / 60
 
 
-def _reasons(small: SmallBatchConfig, before: float, after: float | None, memory_mb: float, ranks: Ranks) -> list[str]:
+def _reasons(
+    small: SmallBatchConfig, before: float, after: float | None, memory_mb: float, ranks: Ranks, *, scored: bool
+) -> list[str]:
     """What speaks against the full training; `after` is None where no batch was seen twice in the time there was."""
-    reasons = []
+    reasons = [] if scored else [NOTHING_SCORED]
     if after is None:
         reasons.append(
             f"fewer than {2 * small.batches} steps fitted into {small.max_minutes:g} minutes: whether it learns is "

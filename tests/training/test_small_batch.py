@@ -16,9 +16,10 @@ from medseg.training.checkpoint import LAST
 from medseg.training.config import load_config
 from medseg.training.loop import LoopConfig
 from medseg.training.run import train_model
-from medseg.training.small_batch import forecast_minutes
+from medseg.training.small_batch import NOTHING_SCORED, forecast_minutes
 from medseg.training.small_batch_result import RESULT, read_small_batch
-from tests.training.conftest import settings
+from tests.phantoms import phantom_volume
+from tests.training.conftest import settings, write_case, write_index
 
 SMALL = {"cases": 2, "batches": 2, "steps": 16}
 
@@ -100,6 +101,19 @@ def test_too_few_steps_for_a_verdict_are_not_blamed_on_the_data(dataset: Path, t
     config = write_config(tmp_path, dataset, small_batch={"cases": 1, "batches": 4, "steps": 6})
     with pytest.raises(DataError, match=r"fewer than 8 steps fitted into 5 minutes: whether it learns is unknown"):
         train(str(config), out=tmp_path / "run")
+
+
+def test_validation_cases_in_which_nothing_can_be_scored_are_not_sound(dataset: Path, tmp_path: Path) -> None:
+    index = json.loads(dataset.read_text())
+    (tmp_path / "train").symlink_to(dataset.parent / "train")
+    entries = [case for case in index["cases"] if case["split"] == "train"]
+    entries.append(write_case(tmp_path, "v0", "validation", phantom_volume(seed=9), contoured=()))
+    config = write_config(tmp_path, write_index(tmp_path, entries))
+    train_model(config, tmp_path / "run", stage="small", report=lambda line: None)
+    found = read_small_batch(tmp_path / "run")
+    assert found is not None
+    assert found.reasons == (NOTHING_SCORED,)
+    assert not found.sound
 
 
 def test_a_data_set_without_validation_is_tried_on_training_cases(dataset: Path, tmp_path: Path) -> None:
