@@ -74,7 +74,9 @@ def check_data(dataset: Positional[Path], /, out: Out, pictures: int = 12) -> in
     return 3 if check_and_report(dataset, out, pictures).errors else 0
 
 
-def plan_training(dataset: Positional[Path], /, out: Out, name: str | None = None, memory: str | None = None) -> int:
+def plan_training(
+    dataset: Positional[Path], /, out: Out, name: str | None = None, memory: str | None = None, force: bool = False
+) -> int:
     """Write a config for a dataset: spacing, patch, network, batch, window (`medseg train plan` is the same command).
 
     Args:
@@ -84,11 +86,12 @@ def plan_training(dataset: Positional[Path], /, out: Out, name: str | None = Non
         name: Of the model; the file's name if not given.
         memory: That the training may take, e.g. 8GB: of the GPU where there is one, of this computer otherwise. All
             of the GPU's, or what this computer has free, if not given.
+        force: Overwrite OUT where it is there already and was edited, or planned from something else.
     """
     from medseg.runtime.options import parse_memory_mb
     from medseg.training.fit import Room
     from medseg.training.plan import plan_and_write
 
     room = Room.here(None if memory is None else parse_memory_mb(memory))
-    print(f"Config: {plan_and_write(dataset, out, name, room)}")
+    print(f"Config: {plan_and_write(dataset, out, name, room, force=force)}")
     return 0

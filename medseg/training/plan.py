@@ -158,12 +158,13 @@ def _weights(volumes_ml: dict[str, float]) -> dict[str, float]:
     return {name: round(min(3.0, max(0.5, (middle / ml) ** (1 / 3))), 2) for name, ml in volumes_ml.items()}
 
 
-def plan_and_write(path: Path, out: Path, name: str | None, room: Room) -> Path:
+def plan_and_write(path: Path, out: Path, name: str | None, room: Room, *, force: bool = False) -> Path:
     """Write a config for the data set at `path`; another tool's becomes an index of ours beside the config.
 
     Raises:
         DataError: the data set cannot be read.
-        ConfigError: too little memory even for the smallest training, or an `out` that would hit the data set.
+        ConfigError: too little memory even for the smallest training, an `out` that would hit the data set, or,
+            without `force`, one that holds something else already.
     """
     description, ours = locate(path)
     index = description.resolve() if ours else adopt(description, _beside(out, description))
@@ -171,7 +172,13 @@ def plan_and_write(path: Path, out: Path, name: str | None, room: Room) -> Path:
     seen = fingerprint(dataset)
     settings, fitted = plan(name or out.stem, index, seen, LabelTable.from_names(dataset.labels), room)
     checked(settings, out.name)
-    return emit_text(out, _comment(seen, fitted, room) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    text = _comment(seen, fitted, room) + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    if not force and out.is_file() and out.read_bytes() != text.encode("utf-8"):
+        raise ConfigError(
+            f"{out} is there already, and is not what would be planned now.",
+            advice="Give another name, or overwrite it with --force.",
+        )
+    return emit_text(out, text)
 
 
 def _beside(out: Path, description: Path) -> Path:

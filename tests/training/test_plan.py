@@ -115,6 +115,20 @@ def test_the_command_writes_a_config_that_trains(
         load_config(out)
 
 
+def test_an_edited_config_is_overwritten_on_request_alone(dataset: Path, tmp_path: Path) -> None:
+    out = plan_and_write(dataset, tmp_path / "neck.yaml", None, ROOM)
+    planned = out.read_text()
+    plan_and_write(dataset, out, None, ROOM)  # the same again
+    out.write_text(planned + "# mine\n")
+    with pytest.raises(ConfigError, match=r"neck\.yaml is there already, .*--force"):
+        plan_and_write(dataset, out, None, ROOM)
+    assert out.read_text() == planned + "# mine\n"
+    with pytest.raises(SystemExit) as end:
+        main(["train", "plan", str(dataset), "-o", str(out), "--memory", "8GB", "--force"])
+    assert end.value.code in (0, None)
+    assert "# mine" not in out.read_text()
+
+
 def test_flags_win_over_the_file() -> None:
     assert parse_settings(["loop.max_steps=7", "window_hu=[-100, 300]", "version=2.0.0"]) == {
         "loop.max_steps": 7,
@@ -150,6 +164,6 @@ def test_the_index_of_a_foreign_data_set_never_lands_in_it(tmp_path: Path) -> No
 
 def test_a_network_for_a_gpu_says_what_it_costs_without_one(dataset: Path, tmp_path: Path) -> None:
     for room, said in ((Room("cuda", 81920), "about 16 times as long on a CPU"), (ROOM, "")):
-        text = plan_and_write(dataset, tmp_path / "neck.yaml", None, room).read_text()
+        text = plan_and_write(dataset, tmp_path / f"{room.device}.yaml", None, room).read_text()
         assert said in text
         assert ("on a CPU" in text) == bool(said)
