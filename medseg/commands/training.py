@@ -30,6 +30,8 @@ def train(
     forecast when it ends; the full training starts when that was sound. A run that was killed goes on with --resume and
     ends with the same weights. Several processes or machines: `torchrun --nproc-per-node N -m medseg train ...`.
 
+    Exit codes: 0 done, 3 with `--stage small` where the small-batch validation was not sound.
+
     Args:
         config: A YAML file or the name of a preset.
         out: Run folder: checkpoint, log, package.
@@ -46,13 +48,15 @@ def train(
     from medseg.training.config import parse_settings
     from medseg.training.run import train_model
     from medseg.training.settings import only_given
+    from medseg.training.small_batch_result import read_small_batch
 
     named = {"loop.max_steps": max_steps, "loop.seed": seed, "index": index, "folds.count": folds, "folds.number": fold}
     overrides = parse_settings(set_) | only_given(named)
     package = train_model(config, out, resume=resume, stage=stage, overrides=overrides)
     if package is not None:
         print(f"Model package: {package}")
-    return 0
+    small = read_small_batch(out) if stage == "small" else None
+    return 3 if small is not None and not small.sound else 0
 
 
 def check_data(dataset: Positional[Path], /, out: Out, pictures: int = 12) -> int:

@@ -69,7 +69,7 @@ class PhantomConfig(Strict):
 class SmallBatchConfig(Strict):
     """The first stage: `steps` on `batches` of `cases`, for at most `max_minutes`, then a validation of `cases`.
 
-    Their loss has to fall to `must_fall_to` of what it was when each batch was seen first.
+    Their loss has to fall to `must_fall_to` of what it was when each batch was seen first: each is seen twice at least.
     """
 
     cases: int = Field(2, ge=1)
@@ -77,6 +77,12 @@ class SmallBatchConfig(Strict):
     steps: int = Field(40, ge=2)
     max_minutes: float = Field(5.0, gt=0)
     must_fall_to: float = Field(0.85, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _each_batch_twice(self) -> Self:
+        if self.steps < 2 * self.batches:
+            raise ValueError(f"steps {self.steps} must be twice batches {self.batches} or more: each is seen twice")
+        return self
 
 
 class FoldConfig(Strict):

@@ -104,6 +104,7 @@ def test_a_setting_inside_no_group_is_refused(tmp_path: Path, index: Path) -> No
         ({"augment": {"scale": [1.2, 0.8]}}, r"augment\.scale: .*smaller one first"),
         ({"augment": {"scale": [0, 1]}}, r"augment\.scale: .*positive"),
         ({"phantoms": {}}, r"c\.yaml: Value error, name the data by index, or describe phantoms; one of the two\.$"),
+        ({"small_batch": {"steps": 4}}, r"small_batch: .*steps 4 must be twice batches 4 or more"),
         ({"phantoms": {"train": 0}}, r"phantoms\.train: .*greater than or equal to 1"),
     ],
     ids=str,

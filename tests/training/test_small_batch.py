@@ -69,6 +69,7 @@ def test_the_full_training_takes_it_over_and_has_the_same_weights_as_without(
 ) -> None:
     config, run, _ = tried
     said: list[str] = []
+    assert train(str(config), out=run, stage="small") == 0
     train_model(config, run, report=said.append)
     assert any("was sound with these settings already" in line for line in said)
     train_model(config, tmp_path / "full", stage="full", report=said.append)
@@ -98,9 +99,10 @@ def test_what_does_not_learn_is_not_trained_but_on_request(dataset: Path, tmp_pa
 
 
 def test_too_few_steps_for_a_verdict_are_not_blamed_on_the_data(dataset: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path, dataset, small_batch={"cases": 1, "batches": 4, "steps": 6})
-    with pytest.raises(DataError, match=r"fewer than 8 steps fitted into 5 minutes: whether it learns is unknown"):
+    config = write_config(tmp_path, dataset, small_batch={"cases": 1, "batches": 4, "max_minutes": 1e-3})
+    with pytest.raises(DataError, match=r"fewer than 8 steps fitted into 0\.001 minutes: whether it learns is unknown"):
         train(str(config), out=tmp_path / "run")
+    assert train(str(config), out=tmp_path / "run", stage="small") == 3
 
 
 def test_validation_cases_in_which_nothing_can_be_scored_are_not_sound(dataset: Path, tmp_path: Path) -> None:
