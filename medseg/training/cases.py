@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medseg.errors import DataError
 from medseg.imaging.nifti import read_label_map, read_nifti
-from medseg.imaging.volume import Array, reorient
+from medseg.imaging.volume import Array, Geometry, reorient
 from medseg.preprocess.resample import grid_like, resample, resample_labels
 
+SPLITS = ("train", "validation", "test")
+CHECK = "`medseg train check` finds all such cases."
 BODY_HU = -200  # background patches are centred on voxels above
 
 
@@ -95,14 +97,14 @@ def read_index(path: Path) -> Dataset:
     """Read `index.json`.
 
     Raises:
-        DataError: the file or a scan is missing, it is no index, its organs are not numbered 1, 2, 3 ..., or a patient
-            is listed twice.
+        DataError: the file or a scan is missing, it is no index, its organs are not numbered 1, 2, 3 ..., a case names
+            an organ that is not among them, or a patient is listed twice.
     """
     if not path.is_file():
         raise DataError(f"No dataset index at {path}.", advice="Give `index:` in the config.")
     index = _parse(path)
     _check_numbers(path, index.labels)
-    cases = tuple(_case(path.parent, entry, index.labels) for entry in index.cases)
+    cases = tuple(_case(path, entry, index.labels) for entry in index.cases)
     ids = [case.id for case in cases]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise DataError(f"{path.name}: listed twice: {', '.join(twice)}.", advice="A patient belongs to one split.")
@@ -120,6 +122,14 @@ def _parse(path: Path) -> _Index:
 
 def _check_numbers(path: Path, labels: dict[str, int]) -> None:
     """A network's channels have no gaps; said before hours of training instead of after."""
+    if background := [organ for organ, value in labels.items() if value == 0]:
+        raise DataError(
+            f"{path}: {', '.join(background)} has the value 0, which means no organ.",
+            advice="Leave background out of `labels`.",
+        )
+    if shared := [organ for organ, value in labels.items() if list(labels.values()).count(value) > 1]:
+        given = ", ".join(f"{organ} {labels[organ]}" for organ in shared)
+        raise DataError(f"{path}: two organs have one value: {given}.", advice="Give each organ a value of its own.")
     if sorted(labels.values()) != list(range(1, len(labels) + 1)):
         given = ", ".join(f"{organ} {value}" for organ, value in labels.items())
         raise DataError(
@@ -128,15 +138,21 @@ def _check_numbers(path: Path, labels: dict[str, int]) -> None:
         )
 
 
-def _case(root: Path, entry: _Entry, labels: dict[str, int]) -> CaseFiles:
-    name, folder = entry.id, root / entry.split
+def _case(index: Path, entry: _Entry, labels: dict[str, int]) -> CaseFiles:
+    name, folder = entry.id, index.parent / entry.split
     ct, label = folder / f"{name}_ct.nii.gz", folder / f"{name}_label.nii.gz"
     case = CaseFiles(name, entry.split, ct, label, entry.contoured, entry.notes, entry.patient or name)
     for file in (case.ct, case.label):
         if not file.is_file():
-            raise DataError(f"Case {name}: {file.name} is missing.")
+            raise DataError(
+                f"Case {name}: {file} is missing.",
+                advice=f"Its split {entry.split!r} is also the folder; the splits are {', '.join(SPLITS)}.",
+            )
     if unknown := sorted(set(entry.contoured) - set(labels)):
-        raise DataError(f"Case {name}: contoured organs are not in the label table: {', '.join(unknown)}.")
+        raise DataError(
+            f"Case {name}: contoured organs are not in the label table: {', '.join(unknown)}.",
+            advice=f"The organs of {index} are: {', '.join(labels)}.",
+        )
     return case
 
 
@@ -150,8 +166,7 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
     """
     volume = read_nifti(case.ct)
     label_map, geometry = read_label_map(case.label)
-    if not geometry.matches(volume.geometry):
-        raise DataError(f"Case {case.id}: scan and labels lie on different grids.")
+    require_one_grid(case, volume.geometry, geometry)
     _check_values(case, {int(value) for value in np.unique(label_map)} - {0}, labels)
     ornt, source = volume.geometry.to_canonical, volume.geometry.canonical()
     target = grid_like(source, spacing_mm)
@@ -166,14 +181,34 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
     return TrainingCase(case.id, np.round(hu).astype(np.int16), fitted, known, places)
 
 
+def require_one_grid(case: CaseFiles, scan: Geometry, labels: Geometry) -> None:
+    """Refuse labels that do not lie on their scan.
+
+    Raises:
+        DataError: the grids differ; says how.
+    """
+    if not labels.matches(scan):
+        raise DataError(
+            f"Case {case.id}: {grids_differ(scan, labels)}",
+            advice=f"Write {case.label} on the scan's grid, or leave the case out. {CHECK}",
+        )
+
+
+def grids_differ(scan: Geometry, labels: Geometry) -> str:
+    """How two grids that do not match differ, as a sentence: in voxels, or else in the affine."""
+    text = "scan and labels lie on different grids: "
+    if scan.shape != labels.shape:
+        return f"{text}{scan.shape} and {labels.shape} voxels."
+    return f"{text}the affines differ by up to {np.abs(scan.affine - labels.affine)[:3].max():.3g}."
+
+
 def _check_values(case: CaseFiles, values: set[int], labels: dict[str, int]) -> None:
     if nameless := sorted(values - set(labels.values())):
         raise DataError(f"Case {case.id}: label values {nameless} are not in the label table.")
     if case.contoured and not values:  # it would teach that the organs are background
         raise DataError(
             f"Case {case.id}: {case.label}: the mask is empty.",
-            advice="Draw its organs, leave the case out, or give it `contoured: []`; `medseg train check` finds all "
-            "such cases.",
+            advice=f"Draw its organs, leave the case out, or give it `contoured: []`. {CHECK}",
         )
 
 

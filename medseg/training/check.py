@@ -19,7 +19,7 @@ from medseg.errors import MedsegError
 from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.volume import Array, Volume, reorient
 from medseg.labels import LabelTable
-from medseg.training.cases import CaseFiles, Dataset
+from medseg.training.cases import CaseFiles, Dataset, grids_differ
 from medseg.training.check_outliers import strange_densities, strange_sizes, touches_end
 from medseg.training.lookalikes import told, unnamed_sides
 
@@ -106,17 +106,9 @@ def _check_case(case: CaseFiles, labels: LabelTable) -> tuple[list[Fault], CaseF
         return [Fault("error", case.id, str(error))], None
     faults = [Fault("warning", case.id, text) for text in dict.fromkeys([*case.notes, *map(str, volume.findings)])]
     if not geometry.matches(volume.geometry):
-        text = "scan and labels lie on different grids: "
-        return [*faults, Fault("error", case.id, text + _difference(volume, mask, geometry.affine))], None
+        return [*faults, Fault("error", case.id, grids_differ(volume.geometry, geometry))], None
     faults += _values(case, mask, labels)
     return faults, _facts(case, volume, mask, labels)
-
-
-def _difference(volume: Volume, mask: Array, affine: Array) -> str:
-    if volume.hu.shape != mask.shape:
-        return f"{volume.hu.shape} and {mask.shape} voxels."
-    apart = float(np.abs(volume.affine - affine)[:3].max())
-    return f"the affines differ by up to {apart:.3g}."
 
 
 def _values(case: CaseFiles, mask: Array, labels: LabelTable) -> list[Fault]:

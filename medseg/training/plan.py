@@ -21,7 +21,7 @@ from medseg.imaging.emit import emit_text
 from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.volume import Array, Geometry, reorient
 from medseg.labels import LabelTable
-from medseg.training.cases import CaseFiles, Dataset, read_index
+from medseg.training.cases import CaseFiles, Dataset, read_index, require_one_grid
 from medseg.training.config import checked
 from medseg.training.fit import CPU_RUNGS, NETWORK, USABLE, Fit, Room, fit
 from medseg.training.foreign import adopt, locate
@@ -29,7 +29,6 @@ from medseg.training.lookalikes import Places, told, unnamed_sides
 
 VOXELS = 2_500_000  # of the median scan on the training grid: what two cores pass over in seconds
 MAX_SAMPLES = 2000
-CHECK = "`medseg train check` finds all such cases."
 ANATOMY_CASES = 30  # fewer say too little of where organs may lie
 
 
@@ -80,8 +79,7 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
 def _look(case: CaseFiles, labels: LabelTable) -> tuple[Array, Array, Array, Places]:
     volume = read_nifti(case.ct)
     mask, geometry = read_label_map(case.label)
-    if not geometry.matches(volume.geometry):
-        raise DataError(f"Case {case.id}: scan and labels lie on different grids.", advice=CHECK)
+    require_one_grid(case, volume.geometry, geometry)
     grid = volume.geometry.canonical()
     organs, hu = reorient(mask, volume.geometry.to_canonical), reorient(volume.hu, volume.geometry.to_canonical)
     inside = hu[organs > 0]

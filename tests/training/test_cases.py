@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,34 @@ def test_what_is_no_index_is_refused_by_name(tmp_path: Path, text: str, reason: 
         read_index(tmp_path / "index.json")
 
 
-@pytest.mark.parametrize("labels", [{"a": 1, "b": 3}, {"a": 0, "b": 1}, {"a": 2}])
+@pytest.mark.parametrize("labels", [{"a": 1, "b": 3}, {"a": 2}])
 def test_numbers_with_gaps_are_refused_before_training(tmp_path: Path, entry: Any, labels: dict[str, int]) -> None:
     with pytest.raises(DataError, match=r"numbered 1, 2, 3 \.\.\. without a gap; they are: a \d.*MSD"):
         load(tmp_path, entry | {"contoured": ["a"]}, labels=labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"background": 0, "a": 1}, r"background has the value 0, .*Leave background out of `labels`"),
+        ({"a": 1, "b": 2, "c": 1}, r"two organs have one value: a 1, c 1\. .*value of its own"),
+    ],
+)
+def test_background_and_shared_values_are_named(tmp_path: Path, labels: dict[str, int], said: str) -> None:
+    with pytest.raises(DataError, match=rf"index\.json: {said}"):
+        read_index(write_index(tmp_path, [], labels))
+
+
 @pytest.mark.parametrize("file", ["a_ct.nii.gz", "a_label.nii.gz"])
 def test_a_missing_file_is_named(tmp_path: Path, entry: Any, file: str) -> None:
     (tmp_path / "train" / file).unlink()
-    with pytest.raises(DataError, match=f"Case a: {file} is missing"):
+    with pytest.raises(DataError, match=f"Case a: {re.escape(str(tmp_path))}/train/{file} is missing"):
         read_index(write_index(tmp_path, [entry]))
+
+
+def test_a_misspelt_split_is_named_beside_those_there_are(tmp_path: Path, entry: Any) -> None:
+    with pytest.raises(DataError, match=r"trian/a_ct\.nii\.gz is missing\. .*'trian'.* train, validation, test\."):
+        read_index(write_index(tmp_path, [entry | {"split": "trian"}]))
 
 
 def test_a_patient_in_two_splits_is_refused(tmp_path: Path, entry: Any, phantom: Volume) -> None:
@@ -75,7 +93,7 @@ def test_a_patient_in_two_splits_is_refused(tmp_path: Path, entry: Any, phantom:
 
 
 def test_an_organ_without_a_value_is_refused(tmp_path: Path, entry: Any) -> None:
-    with pytest.raises(DataError, match=r"Case a: .*not in the label table: liver, spleen"):
+    with pytest.raises(DataError, match=r"Case a: .*: liver, spleen\. The organs of .*index\.json are: parotid_"):
         read_index(write_index(tmp_path, [entry | {"contoured": ["spleen", "liver"]}]))
 
 
@@ -95,7 +113,8 @@ def test_an_empty_mask_is_refused_where_organs_are_contoured(tmp_path: Path, pha
 def test_grids_that_differ_are_refused(tmp_path: Path, entry: Any) -> None:
     moved = phantom_volume(orientation="LPS", origin_mm=(7.0, -11.0, 24.0))
     write_label_map(tmp_path / "train" / "a_label.nii.gz", phantom_labels(moved), moved.geometry)
-    with pytest.raises(DataError, match="Case a: scan and labels lie on different grids"):
+    said = r"Case a: scan and labels lie on different grids: the affines differ by up to \d+\. Write .*a_label\.nii\.gz"
+    with pytest.raises(DataError, match=said):
         load(tmp_path, entry)
 
 
