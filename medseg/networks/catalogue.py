@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import nn
@@ -22,10 +23,19 @@ def build_network(name: str, options: Mapping[str, Any]) -> nn.Module:
     """
     if name not in NETWORKS:
         raise ConfigError(f"Unknown network {name!r}; the catalogue has {', '.join(NETWORKS)}.")
+    _check_options(name, NETWORKS[name], options)
     try:
         return NETWORKS[name](**options)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise ConfigError(f"Network {name}: {error}.") from error
+
+
+def _check_options(name: str, builder: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
+    """A misspelt option beside those there are; a builder that hands its options on leaves it to the next one."""
+    parameters = signature(builder).parameters
+    strangers = sorted(set(options) - set(parameters))
+    if strangers and not any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
+        raise ConfigError(f"Network {name}: no option {', '.join(strangers)}; it has: {', '.join(parameters)}.")
 
 
 def _monai(name: str) -> Callable[..., nn.Module]:
@@ -37,6 +47,7 @@ def _monai(name: str) -> Callable[..., nn.Module]:
         if name == "SwinUNETR" and find_spec("einops") is None:  # MONAI notices only when the network runs
             raise ConfigError("SwinUNETR needs the package einops.", advice="pip install einops")
 
+        _check_options(name, getattr(nets, name), options)
         network: nn.Module = getattr(nets, name)(**options)
         return network
 

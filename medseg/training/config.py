@@ -207,7 +207,7 @@ def checked(values: Mapping[str, Any], source: str = "Settings") -> TrainConfig:
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {first_fault(error)}") from error
+        raise ConfigError(f"{source}: {first_fault(error, TrainConfig)}") from error
 
 
 def _local(folder: Path, index: Path) -> Path:

@@ -23,7 +23,7 @@ from medseg.training.patches import PatchSampler
 from medseg.training.phantoms import write_phantoms
 from medseg.training.profiler import TrainingProfiler
 from medseg.training.run_report import write_report, write_small_batch_report
-from medseg.training.segmentation import SegmentationTask
+from medseg.training.segmentation import SegmentationTask, build_checked
 from medseg.training.small_batch import require_sound, try_small_batch
 from medseg.training.subset import deal_folds, write_subset
 from medseg.training.tracking import mirror, require_mlflow
@@ -60,7 +60,7 @@ def train_model(
         training.
 
     Raises:
-        ConfigError: a bad setting, or a run that stands there already.
+        ConfigError: a bad setting, a network that does not take the patches, or a run that stands there already.
         DataError: the dataset does not fit together, the small-batch validation was not sound, or a loss is not
             finite (names the cases).
         WorkerError: a rank, or a process that prepares batches, is gone.
@@ -73,6 +73,7 @@ def train_model(
     with joined(settings.loop.device) as ranks:
         say = report if ranks.first else _quiet
         settings, dataset = _with_data(settings, out, ranks, say)
+        _check_network(Path(config).name, settings, dataset)
         task = _task(settings, dataset, out, say)
         if settings.small_batch is not None and stage != "full" and not (out / LAST).is_file():
             _try_first(out, settings, task, dataset, ranks, say, needed=stage == "both")
@@ -181,6 +182,14 @@ def _with_data(
         return settings, dataset
     index = _parted(dataset, settings.folds, out, ranks)
     return settings.model_copy(update={"index": index}), read_index(index)
+
+
+def _check_network(config: str, settings: TrainConfig, dataset: Dataset) -> None:
+    """Said before cases are read, which may take an hour."""
+    try:
+        build_checked(settings, 1 + len(dataset.labels))
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error.message}", advice=error.advice) from error
 
 
 def _with_index(settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[str], None]) -> TrainConfig:

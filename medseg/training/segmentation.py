@@ -56,11 +56,7 @@ class SegmentationTask(Task[Batch]):
         Raises:
             ConfigError: the network does not exist, or does not take the patches or give what is learned from.
         """
-        spec = self.config.network
-        options = spec.options | {"out_channels": self.sampler.num_classes}
-        network = build_network(spec.name, options)
-        _check_patch(self.config, getattr(network, "stride", 1))
-        _check_passes(spec.name, options, self.config.patch_size)
+        network = build_checked(self.config, self.sampler.num_classes)
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def batch(self, number: int) -> Batch:
@@ -95,6 +91,20 @@ class SegmentationTask(Task[Batch]):
             "label table": self.sampler.labels.names,
             "training cases": [case.id for case in self.sampler.cases],
         }
+
+
+def build_checked(config: TrainConfig, num_classes: int) -> nn.Module:
+    """The config's network for `num_classes`, background included.
+
+    Raises:
+        ConfigError: it does not exist, or does not take the patches or give what is learned from.
+    """
+    spec = config.network
+    options = spec.options | {"out_channels": num_classes}
+    network = build_network(spec.name, options)
+    _check_patch(config, getattr(network, "stride", 1))
+    _check_passes(spec.name, options, config.patch_size)
+    return network
 
 
 def _dice(found: Array, case: TrainingCase) -> list[tuple[int, float]]:

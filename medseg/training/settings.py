@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from medseg.errors import ConfigError
 
@@ -61,11 +62,34 @@ def put_setting(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def first_fault(error: ValidationError) -> str:
-    """What is wrong first, by its key."""
-    fault = error.errors()[0]
+def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong first, by its key: an unknown one before others, which may be missing because it is misspelt."""
+    fault = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return _unknown(key, _keys(model))
     if not key:  # about the settings as a whole, which are not repeated
         return f"{fault['msg']}."
     got = "" if fault["type"] == "missing" else f" (got {fault['input']!r})"
     return f"{key}: {fault['msg']}{got}."
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    group, _, name = key.rpartition(".")
+    beside = [each for each in known if each.rpartition(".")[0] == group]
+    for some in (beside, known):
+        names = {each.rpartition(".")[2]: each for each in some}
+        if alike := get_close_matches(name, names, n=1):
+            return f"unknown key {key}; did you mean {names[alike[0]]}?"
+    return f"unknown key {key}; there are: {', '.join(beside)}."
+
+
+def _keys(model: type[BaseModel], group: str = "") -> list[str]:
+    """Every key, those of a group with its name before them: `loop`, `loop.seed`."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        keys.append(group + name)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys += _keys(kind, f"{group}{name}.")
+    return keys

@@ -86,8 +86,10 @@ def test_a_setting_inside_no_group_is_refused(tmp_path: Path, index: Path) -> No
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"learning_rat": 1}, r"c\.yaml: learning_rat: .*\(got 1\)"),
-        ({"network": {"nam": "x"}}, r"network\.nam: "),
+        ({"learning_rat": 1}, r"c\.yaml: unknown key learning_rat; did you mean loop\.learning_rate\?$"),
+        ({"loop": {"learning_rat": 1}}, r"c\.yaml: unknown key loop\.learning_rat; did you mean loop\.learning_rate\?"),
+        ({"network": {"nam": "x"}}, r"unknown key network\.nam; did you mean network\.name\?"),
+        ({"folds": {"xyz": 1, "count": 1}}, r"unknown key folds\.xyz; there are: folds\.count, folds\.number\.$"),
         ({"batch_size": "many"}, r"batch_size: .*\(got 'many'\)"),
         ({"batch_size": 0}, r"batch_size: .*greater than or equal to 1"),
         ({"learning_rate": -1}, r"loop.learning_rate: .*greater than 0"),

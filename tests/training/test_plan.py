@@ -111,7 +111,7 @@ def test_the_command_writes_a_config_that_trains(
     assert package is not None
     assert load_model(package).card.name == "neck"
     out.write_text(out.read_text() + "learning_rte: 1\n")
-    with pytest.raises(ConfigError, match="learning_rte: Extra inputs"):
+    with pytest.raises(ConfigError, match="unknown key learning_rte"):
         load_config(out)
 
 

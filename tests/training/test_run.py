@@ -157,6 +157,31 @@ def test_the_command_trains_and_wins_over_the_config(
     assert "Model package: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"network.name": "UNett"}, "tiny\\.yaml: Unknown network 'UNett'; the catalogue has"),
+        (
+            {"network.options.deep_supervison": 1},
+            "tiny\\.yaml: Network .*: no option deep_supervison; it has: in_channels",
+        ),
+        (
+            {"network": {"name": "UNet", "options": {"stride": [2]}}},
+            "tiny\\.yaml: Network UNet: no option stride; it has:",
+        ),
+        ({"patch_size": [16, 15, 16]}, "tiny\\.yaml: patch_size: 16 x 15 x 16 does not divide by 2"),
+    ],
+    ids=str,
+)
+def test_a_wrong_network_is_told_before_scans_are_read(
+    unscored: Path, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    for scan in unscored.parent.glob("*/*.nii.gz"):
+        scan.write_bytes(b"not read")
+    with pytest.raises(ConfigError, match=said):
+        train_model(write_config(tmp_path, unscored), tmp_path / "out", overrides=change)
+
+
 def test_without_training_cases_there_is_nothing_to_do(tmp_path: Path) -> None:
     entry = write_case(tmp_path, "v", "validation", phantom_volume())
     with pytest.raises(DataError, match="no training cases"):

@@ -129,7 +129,7 @@ def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     try:
         config = RetrievalConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {first_fault(error)}") from error
+        raise ConfigError(f"{path.name}: {first_fault(error, RetrievalConfig)}") from error
     return config.model_copy(update={"index": _local(path, config.index), "pairs": _local(path, config.pairs)})
 
 
