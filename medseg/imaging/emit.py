@@ -18,6 +18,20 @@ from typing import Any
 from medseg.errors import OutputError
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder for files to come, so that one that takes none is known before they are computed.
+
+    Raises:
+        OutputError: it cannot be made or written into.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise OutputError(f"Nothing can be written into {path}: {error.strerror or error}.") from error
+
+
 def emit(path: Path, write: Callable[[Path], object], check: Callable[[Path], None] | None = None) -> Path:
     """Let `write(temporary)` make a file, verify it, and rename it to `path`.
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from medseg.errors import MedsegError
-from medseg.imaging.emit import emit, emit_json, emit_text
+from medseg.imaging.emit import emit, emit_json, emit_text, make_folder
 from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.labels import LabelTable
 from medseg.results.preview import write_preview
@@ -28,6 +28,7 @@ def check_and_report(path: Path, out: Path, pictures: int = 12, say: Callable[[s
         OutputError: the report could not be written.
     """
     description, ours = locate(path)
+    make_folder(out)  # before every case is read
     dataset = read_index(description if ours else adopt(description, out / "data", say))
     report = check_dataset(dataset, say)
     faults = [{"level": fault.level, "case": fault.case, "text": fault.text} for fault in report.faults]

@@ -131,7 +131,11 @@ def _train(
             task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message), watchers=[profiler]
         )
         trainer.resume()
-        network = trainer.run()
+        try:
+            network = trainer.run()
+        except KeyboardInterrupt:
+            say(f"Stopped at step {trainer.step}; go on with --resume, from step {trainer.saved}.")
+            raise
     verdict = profiler.verdict
     if verdict.steps:
         trainer.journal.note({"step": trainer.step, "profile": verdict.to_json() | {"missing": profiler.missing}})

@@ -60,6 +60,7 @@ class Trainer(Generic[B]):
         step: optimiser steps that lie behind.
         seconds: what they took.
         done: share of the run that lies behind.
+        saved: the step that the checkpoint holds, as the first rank knows; 0 where there is none.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Trainer(Generic[B]):
         self.optimiser = build_optimiser(task.groups(self.network), config)
         self.amp = self._precision()
         self.journal = Journal(folder if self.ranks.first else None)
-        self.step, self.seconds, self.done = 0, 0.0, 0.0
+        self.step, self.seconds, self.done, self.saved = 0, 0.0, 0.0, 0
         self._recent: list[StepRecord] = []
 
     @property
@@ -107,7 +108,7 @@ class Trainer(Generic[B]):
             self.journal.reopen(0)  # lines of a start that was killed before its first checkpoint
             return False
         state = load_checkpoint(found, self._learner, self._compare)
-        self.step = state["step"]
+        self.step = self.saved = state["step"]
         self.amp = self._precision(state["amp"].get("precision"))
         self.amp.load_state_dict(state["amp"])
         self.journal.reopen(self.step)
@@ -310,4 +311,5 @@ class Trainer(Generic[B]):
             save_checkpoint(self.folder / LAST, self._learner, state)
         except OutputError as error:
             return error
+        self.saved = self.step
         return None

@@ -13,6 +13,7 @@ import pytest
 
 from medseg.cli import main
 from medseg.commands.training import check_data
+from medseg.errors import OutputError
 from medseg.imaging.nifti import write_label_map
 from medseg.imaging.volume import Geometry, Volume
 from medseg.training.check_report import check_and_report
@@ -222,6 +223,14 @@ def test_sides_without_a_name_are_seen(tmp_path: Path) -> None:
     (found,) = faults(tmp_path, entries, tmp_path / "out", labels)
     assert found[0] == "warning"
     assert "parotis_li and parotis_re lie like the left and the right of one organ" in found[2]
+
+
+def test_a_folder_that_takes_no_report_is_told_before_cases_are_read(tmp_path: Path) -> None:
+    index, said = write_index(tmp_path, sound(tmp_path)), list[str]()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"Nothing can be written into .*file"):
+        check_and_report(index, tmp_path / "file", say=said.append)
+    assert said == []
 
 
 def test_the_command_in_two_words_ends_with_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from medseg.models.store import CARD, WEIGHTS, load_model, read_card
 from medseg.runtime.provenance import StageClock
 from medseg.training.run import card_metrics, train_model
 from medseg.training.run_report import calibrated
+from medseg.training.trainer import Trainer
 from medseg.training.validation import CALIBRATION
 from tests.phantoms import phantom_volume
 from tests.training.conftest import LABELS, settings, write_case, write_index
@@ -180,6 +181,26 @@ def test_a_wrong_network_is_told_before_scans_are_read(
         scan.write_bytes(b"not read")
     with pytest.raises(ConfigError, match=said):
         train_model(write_config(tmp_path, unscored), tmp_path / "out", overrides=change)
+
+
+def test_a_run_that_is_interrupted_says_how_it_goes_on(
+    unscored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Trainer[Any]):
+        def train_step(self, *given: Any) -> Any:
+            if self.step == 2:
+                raise KeyboardInterrupt
+            return super().train_step(*given)
+
+    monkeypatch.setattr("medseg.training.run.Trainer", Interrupted)
+    path, said = write_config(tmp_path, unscored), list[str]()
+    often = {"loop.checkpoint_minutes": 1e-9}
+    with pytest.raises(KeyboardInterrupt):
+        train_model(path, tmp_path / "out", overrides=often, report=said.append)
+    assert said[-1] == "Stopped at step 2; go on with --resume, from step 2."
+    with pytest.raises(KeyboardInterrupt):
+        train_model(path, tmp_path / "out", resume=True, report=said.append)
+    assert said[-1] == "Stopped at step 2; go on with --resume, from step 2."
 
 
 def test_without_training_cases_there_is_nothing_to_do(tmp_path: Path) -> None:
