@@ -161,13 +161,13 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
 
     Raises:
         InputError: a file that cannot be read as CT or labels.
-        DataError: grids differ, a value has no name, organs are contoured and the mask is empty, or the scan shows
-            nobody.
+        DataError: grids differ, a value has no name, or the scan shows nobody.
     """
     volume = read_nifti(case.ct)
     label_map, geometry = read_label_map(case.label)
     require_one_grid(case, volume.geometry, geometry)
-    _check_values(case, {int(value) for value in np.unique(label_map)} - {0}, labels)
+    if nameless := sorted({int(value) for value in np.unique(label_map)} - {0, *labels.values()}):
+        raise DataError(f"Case {case.id}: label values {nameless} are not in the label table.")
     ornt, source = volume.geometry.to_canonical, volume.geometry.canonical()
     target = grid_like(source, spacing_mm)
     num_labels = max(labels.values()) + 1
@@ -200,16 +200,6 @@ def grids_differ(scan: Geometry, labels: Geometry) -> str:
     if scan.shape != labels.shape:
         return f"{text}{scan.shape} and {labels.shape} voxels."
     return f"{text}the affines differ by up to {np.abs(scan.affine - labels.affine)[:3].max():.3g}."
-
-
-def _check_values(case: CaseFiles, values: set[int], labels: dict[str, int]) -> None:
-    if nameless := sorted(values - set(labels.values())):
-        raise DataError(f"Case {case.id}: label values {nameless} are not in the label table.")
-    if case.contoured and not values:  # it would teach that the organs are background
-        raise DataError(
-            f"Case {case.id}: {case.label}: the mask is empty.",
-            advice=f"Draw its organs, leave the case out, or give it `contoured: []`. {CHECK}",
-        )
 
 
 def load_cases(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelTable
 from medseg.models.card import ModelCard
 from medseg.training.cache import CaseCache
-from medseg.training.cases import Dataset, read_index
+from medseg.training.cases import CHECK, Dataset, TrainingCase, read_index
 from medseg.training.checkpoint import LAST
 from medseg.training.config import FoldConfig, TrainConfig, load_config
 from medseg.training.distributed import Ranks, everyones_share, joined, wait_for_all
@@ -227,6 +227,18 @@ def _parted(dataset: Dataset, folds: FoldConfig, out: Path, ranks: Ranks) -> Pat
     return folder / "index.json"
 
 
+def _check_empty(cases: Sequence[TrainingCase], say: Callable[[str], None]) -> None:
+    """A scan without a lesion may teach that, too; a mask that nobody drew, or data of nothing else, must not."""
+    empty = [case.id for case in cases if case.known[1:].any() and set(case.places) == {0}]
+    if cases and len(empty) == len(cases):
+        raise DataError("Every training mask is empty: there is nothing to learn.", advice=CHECK)
+    if empty:
+        say(
+            f"empty masks: {', '.join(empty)}: they teach that none of their organs is there; if nobody drew them, "
+            "leave them out, or give them `contoured: []`"
+        )
+
+
 def _task(settings: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str], None]) -> SegmentationTask:
     cache = CaseCache(settings.cache or out / "cache", dataset.labels, settings.spacing_mm)
     looked_at = dataset.of("validation") if settings.loop.validate_steps else ()
@@ -234,6 +246,7 @@ def _task(settings: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str
     wait_for_all()
     cases = list(cache.load(dataset.of("train")))
     say(f"{len(cases)} training cases")
+    _check_empty(cases, say)
     validation = cache.load(looked_at)
     sampler = PatchSampler(cases, settings, LabelTable.from_names(dataset.labels))
     return SegmentationTask(sampler, settings, list(validation))

@@ -103,13 +103,6 @@ def test_a_value_without_a_name_is_refused(tmp_path: Path, entry: Any) -> None:
         load(tmp_path, entry | {"contoured": list(fewer)}, labels=fewer)
 
 
-def test_an_empty_mask_is_refused_where_organs_are_contoured(tmp_path: Path, phantom: Volume) -> None:
-    nothing = write_case(tmp_path, "a", "train", phantom, contoured=())
-    assert set(load(tmp_path, nothing).places) == {0}
-    with pytest.raises(DataError, match=r"Case a: .*a_label\.nii\.gz: the mask is empty\. .*`contoured: \[\]`"):
-        load(tmp_path, nothing | {"contoured": list(LABELS)})
-
-
 def test_grids_that_differ_are_refused(tmp_path: Path, entry: Any) -> None:
     moved = phantom_volume(orientation="LPS", origin_mm=(7.0, -11.0, 24.0))
     write_label_map(tmp_path / "train" / "a_label.nii.gz", phantom_labels(moved), moved.geometry)

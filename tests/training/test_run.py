@@ -18,7 +18,7 @@ from medseg.commands.training import train
 from medseg.errors import ConfigError, DataError
 from medseg.evaluation.calibration import Calibration
 from medseg.imaging.emit import emit_json
-from medseg.imaging.nifti import read_label_map
+from medseg.imaging.nifti import read_label_map, write_label_map
 from medseg.inference.segmenter import build_segmenter
 from medseg.models.store import CARD, WEIGHTS, load_model, read_card
 from medseg.runtime.provenance import StageClock
@@ -201,6 +201,22 @@ def test_a_run_that_is_interrupted_says_how_it_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train_model(path, tmp_path / "out", resume=True, report=said.append)
     assert said[-1] == "Stopped at step 2; go on with --resume, from step 2."
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_empty_masks_are_said_and_nothing_else_is_no_data(tmp_path: Path, number: int) -> None:
+    volumes = [phantom_volume(seed=n) for n in range(2)]
+    entries = [write_case(tmp_path, f"p{n}", "train", volume) for n, volume in enumerate(volumes)]
+    for n, volume in enumerate(volumes[:number]):
+        write_label_map(tmp_path / f"train/p{n}_label.nii.gz", np.zeros(volume.hu.shape), volume.geometry)
+    said: list[str] = []
+    config = write_config(tmp_path, write_index(tmp_path, entries))
+    if number == 2:
+        with pytest.raises(DataError, match=r"Every training mask is empty.*medseg train check"):
+            train_model(config, tmp_path / "out", report=said.append)
+    else:
+        train_model(config, tmp_path / "out", overrides={"loop.max_steps": 1}, report=said.append)
+        assert any(line.startswith("empty masks: p0: they teach") for line in said)
 
 
 def test_without_training_cases_there_is_nothing_to_do(tmp_path: Path) -> None:
