@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from medseg.errors import DataError
+from medseg.evaluation.policy import Outcome
 from medseg.evaluation.run import evaluate
 from medseg.evaluation.scorecard import Scorecard
+from medseg.imaging.volume import Array
 
 Scores = Mapping[str, Mapping[str, float]]
-"""Patient -> organ -> Dice."""
+"""Patient -> organ -> Dice; no entry where the organ was not contoured, or is neither there nor found."""
 DRAWS = 5000
 
 
@@ -33,49 +35,68 @@ def mean_dice(scores: Scores, organs: Sequence[str], patients: Sequence[str] | N
 def compare(ours: Sequence[Scores], theirs: Sequence[Scores], organs: Sequence[str]) -> dict[str, Any]:
     """Difference of mean Dice (ours - theirs), seeds averaged, with 95 % intervals over patients.
 
+    An organ that a patient lacks and any side or seed invents counts there: 0 for who invents it, 1 for who does not,
+    in the means as in the difference. One that nobody invents does not count.
+
     Args:
         ours, theirs: scores, one for each seed.
         organs: the mean is that of their means.
 
     Raises:
-        DataError: the two were not scored on the same patients.
+        DataError: the two were not scored on the same patients, or not by the same contours.
     """
     patients = sorted(ours[0])
     if any(sorted(each) != patients for each in (*ours, *theirs)):
         raise DataError("Both sides must be scored on the same patients, and every seed, too.")
-    a, b = _table(ours, organs, patients), _table(theirs, organs, patients)
-    drawn = np.random.default_rng(0).integers(len(patients), size=(DRAWS, len(patients)))
+    a, b = _tables(ours, theirs, organs, patients)
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    gap = gap[np.isfinite(gap).any(axis=1)]
+    drawn = np.random.default_rng(0).integers(max(1, len(gap)), size=(DRAWS, len(gap)))
     return {
-        "patients": len(patients),
-        "ours": _spread([mean_dice(each, organs) for each in ours]),
-        "theirs": _spread([mean_dice(each, organs) for each in theirs]),
-        **_difference(a, b, drawn),
-        "organs": {organ: _difference(a[:, [n]], b[:, [n]], drawn) for n, organ in enumerate(organs)},
+        "patients": len(gap),
+        "ours": _spread([_mean(each) for each in a]),
+        "theirs": _spread([_mean(each) for each in b]),
+        **_difference(gap, drawn),
+        "organs": {organ: _difference(gap[:, [n]], drawn) for n, organ in enumerate(organs)},
     }
 
 
-def _difference(a: Any, b: Any, drawn: Any) -> dict[str, Any]:
+def _tables(
+    ours: Sequence[Scores], theirs: Sequence[Scores], organs: Sequence[str], patients: Sequence[str]
+) -> tuple[Array, Array]:
+    """Dice [seeds, patients, organs] of both sides; NaN where the organ does not count."""
+    rows = [[[each[p].get(o, np.nan) for o in organs] for p in patients] for each in (*ours, *theirs)]
+    table = np.asarray(rows, dtype=float)
+    known = np.isfinite(table)
+    lacking = known.any(axis=0) & ~known.all(axis=0)
+    if (strange := lacking & (np.nan_to_num(table) > 0).any(axis=0)).any():
+        patient, organ = np.argwhere(strange)[0]
+        raise DataError(
+            f"Patient {patients[patient]}: {organs[organ]} was found right on one side, and not scored on another.",
+            advice="Score both sides by the same references and index.",
+        )
+    # Invented by some, so that it counts: who has no score rightly left it out.
+    table[lacking & ~known] = 1.0
+    return table[: len(ours)], table[len(ours) :]
+
+
+def _difference(gap: Array, drawn: Array) -> dict[str, Any]:
     """Of the patients as they are, and of those that were `drawn` anew."""
-    draws = np.array([_gap(a[rows], b[rows]) for rows in drawn])
+    draws = np.array([_mean(gap[rows]) for rows in drawn])
     draws = draws[~np.isnan(draws)]
     interval = [round(float(limit), 4) for limit in np.percentile(draws, (2.5, 97.5))] if len(draws) else None
-    return {"difference": _rounded(_gap(a, b)), "interval_95": interval}
+    return {"difference": _rounded(_mean(gap)), "interval_95": interval}
 
 
 def _rounded(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 4)
 
 
-def _table(seeds: Sequence[Scores], organs: Sequence[str], patients: Sequence[str]) -> Any:
-    """[patients, organs], mean over seeds; NaN where an organ was not contoured."""
-    rows = [[[each[p].get(o, np.nan) for o in organs] for p in patients] for each in seeds]
-    return np.asarray(rows, dtype=float).mean(axis=0)
-
-
-def _gap(a: Any, b: Any) -> float:
-    there = ~np.isnan(a)
+def _mean(values: Array) -> float:
+    """Over the patients of each organ, then over organs, of [patients, organs]; NaN does not count."""
+    there = ~np.isnan(values)
     counts = there.sum(axis=0)
-    sums = np.where(there, a - b, 0.0).sum(axis=0)
+    sums = np.where(there, values, 0.0).sum(axis=0)
     return float((sums[counts > 0] / counts[counts > 0]).mean()) if (counts > 0).any() else float("nan")
 
 
@@ -89,12 +110,12 @@ def score(predictions: Path, references: Path, index: Path, organs: Sequence[str
     return scores_of(evaluate(predictions, references, None, index=index, organs=list(organs)))
 
 
-def scores_of(card: Scorecard) -> dict[str, dict[str, float]]:
-    """Patient -> organ -> Dice, where it is defined."""
-    found: dict[str, dict[str, float]] = {}
+def scores_of(card: Scorecard, without: Collection[tuple[str, str]] = ()) -> dict[str, dict[str, float]]:
+    """Every patient -> organ -> Dice, where it is defined, `without` some (patient, organ)."""
+    found: dict[str, dict[str, float]] = {case: {} for case in card.cases}
     for row in card.rows:
-        if row.figures.dice is not None:
-            found.setdefault(row.case, {})[row.organ] = float(row.figures.dice)
+        if row.figures.dice is not None and (row.case, row.organ) not in without:
+            found[row.case][row.organ] = float(row.figures.dice)
     return found
 
 
@@ -102,9 +123,17 @@ def compare_cards(ours: Sequence[Scorecard], theirs: Sequence[Scorecard]) -> dic
     """As `compare`, from scorecards, one for each seed; organs are those of the first.
 
     Raises:
-        DataError: the two were not scored on the same patients.
+        DataError: the two were not scored on the same patients, or not by the same contours.
     """
-    return compare([scores_of(card) for card in ours], [scores_of(card) for card in theirs], ours[0].organs)
+    # Who handed in no mask left nothing out rightly: an organ that is not there does not count for that patient.
+    without = {
+        (row.case, row.organ)
+        for card in (*ours, *theirs)
+        for row in card.rows
+        if row.figures.outcome is Outcome.UNPREDICTED
+    }
+    a, b = ([scores_of(card, without) for card in side] for side in (ours, theirs))
+    return compare(a, b, ours[0].organs)
 
 
 def comparison_table(found: Mapping[str, Any]) -> Table:
@@ -124,6 +153,7 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
         else f"{name} {side['mean']:.3f}"
         for name, side in sides.items()
     )
+    table.caption += "\nAn organ that is not there and only one of them finds: 0 for that one, 1 for the other."
     return table
 
 

@@ -50,6 +50,39 @@ def test_other_patients_are_refused() -> None:
         compare([scores(patients=3)], [scores(patients=4)], ORGANS)
 
 
+def test_an_organ_that_one_side_invents_counts_for_both() -> None:
+    ours, theirs = scores(0.02), scores()
+    ours["p11"]["b"] = 0.0
+    del theirs["p11"]["b"]  # a true negative
+    found, turned = compare([ours], [theirs], ORGANS), compare([theirs], [ours], ORGANS)
+    assert found["organs"]["b"]["difference"] == pytest.approx((10 * 0.02 - 1) / 11, abs=1e-4)
+    assert found["difference"] == pytest.approx(found["ours"]["mean"] - found["theirs"]["mean"], abs=2e-4)
+    low, high = found["organs"]["b"]["interval_95"]
+    assert low < found["organs"]["b"]["difference"] < high == 0.02
+    assert (turned["difference"], turned["ours"]) == (-found["difference"], found["theirs"])
+    assert turned["interval_95"] == pytest.approx([-limit for limit in reversed(found["interval_95"])], abs=1e-4)
+
+
+def test_an_organ_that_one_seed_invents_counts_for_all() -> None:
+    invents, silent = {"p": {"a": 0.5}, "q": {"a": 0.0}}, {"p": {"a": 0.5}, "q": {}}
+    found = compare([invents, silent], [silent], ("a",))
+    assert (found["ours"]["seeds"], found["theirs"]["mean"]) == ([0.25, 0.75], 0.75)
+    assert (found["patients"], found["difference"]) == (2, -0.25)
+
+
+def test_a_patient_of_whom_nothing_counts_changes_nothing() -> None:
+    found = compare([scores(0.05) | {"z": {}}], [scores() | {"z": {}}], ORGANS)
+    assert found == compare([scores(0.05)], [scores()], ORGANS)
+    assert compare([{"z": {}}], [{"z": {}}], ORGANS)["difference"] is None
+
+
+def test_scores_by_other_contours_are_refused() -> None:
+    theirs = scores()
+    del theirs["p3"]["b"]
+    with pytest.raises(DataError, match=r"Patient p3: b .*not scored on another"):
+        compare([scores()], [theirs], ORGANS)
+
+
 @pytest.fixture
 def masks(tmp_path: Path, save: Any, save_index: Any, head: Any) -> Path:
     """Three patients: references, a model that is right, and one that misses most of an organ."""
@@ -81,6 +114,32 @@ def test_the_command_compares_two_models(masks: Path, capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "Dice against the other model, 3 patients" in said
     assert "SD over 2 seeds" in said
+
+
+@pytest.mark.parametrize("inventor", ["right", "worse"])
+def test_the_command_counts_organs_that_one_model_invents(
+    masks: Path, inventor: str, save: Any, save_index: Any, head: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {name: ["brainstem", "parotid_gland_right"] for name in ("p1", "p2", "p3")}
+    save_index(masks / "data" / "index.json", known | {"p4": ["brainstem"]})
+    save(masks / "data" / "validation" / "p4_label.nii.gz", head * 0)
+    for model in ("right", "worse"):
+        save(masks / model / "p4.nii.gz", head * (model == inventor))
+    assert evaluated(masks, "--against", str(masks / "worse")) == 0
+    found = json.loads((masks / "out" / "comparison.json").read_text())
+    assert found["patients"] == 4
+    assert found["organs"]["brainstem"]["difference"] == (-0.25 if inventor == "right" else 0.25)
+    assert "0 for that one, 1 for the other" in " ".join(capsys.readouterr().out.split())
+
+
+def test_no_mask_is_not_rewarded_where_the_other_invents(masks: Path, save: Any, save_index: Any, head: Any) -> None:
+    known = {name: ["brainstem", "parotid_gland_right"] for name in ("p1", "p2", "p3")}
+    save_index(masks / "data" / "index.json", known | {"p4": ["brainstem"]})
+    save(masks / "data" / "validation" / "p4_label.nii.gz", head * 0)
+    save(masks / "right" / "p4.nii.gz", head)
+    assert evaluated(masks, "--against", str(masks / "worse")) == 0
+    found = json.loads((masks / "out" / "comparison.json").read_text())
+    assert (found["patients"], found["organs"]["brainstem"]["difference"]) == (3, 0)
 
 
 def test_seeds_without_another_model_are_refused(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
