@@ -160,6 +160,7 @@ def _run(given: Arguments, config: TrainConfig, name: str, seed: int, rate: floa
     organs = list(dataset.labels)
     scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, organs)
     found = {"seed": seed, "rate": rate, "organs": organs, "scores": scores, "mean_dice": mean_dice(scores, organs)}
+    found["patients"] = {case.id: case.patient for case in dataset.of("validation")}
     emit_json(done, found)
     return found
 
@@ -173,7 +174,9 @@ def _scored(runs: dict[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
     if not runs:
         return {}
     scores = {row: [run["scores"] for run in runs[row]] for row in (name, "plain")}
-    return {"against_plain": compare(scores[name], scores["plain"], runs[name][0]["organs"]), "runs": runs[name]}
+    first = runs[name][0]
+    pair = compare(scores[name], scores["plain"], first["organs"], first.get("patients"))
+    return {"against_plain": pair, "runs": runs[name]}
 
 
 def _costs(rounds: list[dict[str, dict[str, float]]], name: str) -> dict[str, Any]:

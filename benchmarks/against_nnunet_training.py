@@ -111,9 +111,9 @@ def main(given: Arguments) -> dict[str, Any]:
         "nnunet": theirs if given.earlier is None else f"as in {given.earlier.name}",
     }
     if theirs:
-        found["comparison"] = _paired(ours, theirs, given.organs)
+        found["comparison"] = _paired(ours, theirs, given.organs, dataset)
     if theirs and short:
-        found["comparison_short"] = _paired(short, theirs, given.organs)
+        found["comparison_short"] = _paired(short, theirs, given.organs, dataset)
     emit_json(given.out, found)
     print(json.dumps({key: value for key, value in found.items() if "comparison" in key}, indent=2))
     return found
@@ -129,8 +129,10 @@ def _earlier(given: Arguments, index: Path) -> list[dict[str, Any]]:
     return [runs[seed] for seed in given.seeds]
 
 
-def _paired(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], organs: tuple[str, ...]) -> dict[str, Any]:
-    return compare([run["scores"] for run in ours], [run["scores"] for run in theirs], organs)
+def _paired(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], organs: tuple[str, ...], dataset: Dataset
+) -> dict[str, Any]:
+    return compare([run["scores"] for run in ours], [run["scores"] for run in theirs], organs, dataset.patients)
 
 
 def _smoke(given: Arguments) -> Arguments:
@@ -172,7 +174,11 @@ def _chosen(dataset: Dataset, organs: tuple[str, ...]) -> Dataset:
 def _described(chosen: Dataset, organs: tuple[str, ...]) -> dict[str, Any]:
     """What the index of these cases and organs holds, and what it is made from."""
     contoured = {case.id: [organ for organ in organs if organ in case.contoured] for case in chosen.cases}
-    entries = [{"id": case.id, "split": case.split, "contoured": contoured[case.id]} for case in chosen.cases]
+    entries = [
+        {"id": case.id, "split": case.split, "contoured": contoured[case.id]}
+        | ({"patient": case.patient} if case.patient != case.id else {})
+        for case in chosen.cases
+    ]
     labels = {organ: number for number, organ in enumerate(organs, 1)}
     return {"labels": labels, "cases": entries, "made_from": data_of(chosen)}
 

@@ -160,7 +160,8 @@ def _curve(given: Arguments, found: dict[str, Any], axis: str, points: list[Poin
         if all(done):
             runs.append([run["scores"] for run in done])
             rows.append(_row(given, axis, point, runs[-1], organs))
-    return {"points": rows, "last_step": compare(runs[-1], runs[-2], organs) if len(runs) > 1 else None}
+    last = compare(runs[-1], runs[-2], organs, dataset.patients) if len(runs) > 1 else None
+    return {"points": rows, "last_step": last}
 
 
 def _row(

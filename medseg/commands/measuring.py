@@ -33,8 +33,8 @@ def evaluate(
         predictions: Results of `medseg segment`, a folder of label maps, or one file.
         references: Folder of reference label maps (ID_label.nii.gz or ID.nii.gz), or one file.
         out: Folder for the scores.
-        index: JSON with the label table and, per case, which organs were contoured; if not given, it is
-            looked for beside the references.
+        index: JSON with the label table and, per case, which organs were contoured and whose it is (`patient`); if
+            not given, it is looked for beside the references.
         organs: Score only these organs.
         within_contoured: Judge these organs only between their first and last contoured slice; the plain
             figure stands beside. If not given: spinal cord and esophagus, where there are such.

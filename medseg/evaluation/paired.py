@@ -14,10 +14,11 @@ from medseg.errors import DataError
 from medseg.evaluation.policy import Outcome
 from medseg.evaluation.run import evaluate
 from medseg.evaluation.scorecard import Scorecard
+from medseg.evaluation.summary import number_patients
 from medseg.imaging.volume import Array
 
 Scores = Mapping[str, Mapping[str, float]]
-"""Patient -> organ -> Dice; no entry where the organ was not contoured, or is neither there nor found."""
+"""Case -> organ -> Dice; no entry where the organ was not contoured, or is neither there nor found."""
 DRAWS = 5000
 
 
@@ -32,7 +33,12 @@ def mean_dice(scores: Scores, organs: Sequence[str], patients: Sequence[str] | N
     return float(np.mean(means)) if means else float("nan")
 
 
-def compare(ours: Sequence[Scores], theirs: Sequence[Scores], organs: Sequence[str]) -> dict[str, Any]:
+def compare(
+    ours: Sequence[Scores],
+    theirs: Sequence[Scores],
+    organs: Sequence[str],
+    patient_of: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Difference of mean Dice (ours - theirs), seeds averaged, with 95 % intervals over patients.
 
     An organ that a patient lacks and any side or seed invents counts there: 0 for who invents it, 1 for who does not,
@@ -41,19 +47,21 @@ def compare(ours: Sequence[Scores], theirs: Sequence[Scores], organs: Sequence[s
     Args:
         ours, theirs: scores, one for each seed.
         organs: the mean is that of their means.
+        patient_of: case -> patient: patients are drawn with all their cases. One that it lacks is a patient of its own.
 
     Raises:
         DataError: the two were not scored on the same patients, or not by the same contours.
     """
-    patients = sorted(ours[0])
-    if any(sorted(each) != patients for each in (*ours, *theirs)):
+    cases = sorted(ours[0])
+    if any(sorted(each) != cases for each in (*ours, *theirs)):
         raise DataError("Both sides must be scored on the same patients, and every seed, too.")
-    a, b = _tables(ours, theirs, organs, patients)
+    a, b = _tables(ours, theirs, organs, cases)
     gap = a.mean(axis=0) - b.mean(axis=0)
-    gap = gap[np.isfinite(gap).any(axis=1)]
-    drawn = np.random.default_rng(0).integers(max(1, len(gap)), size=(DRAWS, len(gap)))
+    counted = np.flatnonzero(np.isfinite(gap).any(axis=1))
+    patients = [(patient_of or {}).get(cases[n], cases[n]) for n in counted]
+    gap, drawn = gap[counted], _drawn(patients)
     return {
-        "patients": len(gap),
+        "patients": len(set(patients)),
         "ours": _spread([_mean(each) for each in a]),
         "theirs": _spread([_mean(each) for each in b]),
         **_difference(gap, drawn),
@@ -62,17 +70,17 @@ def compare(ours: Sequence[Scores], theirs: Sequence[Scores], organs: Sequence[s
 
 
 def _tables(
-    ours: Sequence[Scores], theirs: Sequence[Scores], organs: Sequence[str], patients: Sequence[str]
+    ours: Sequence[Scores], theirs: Sequence[Scores], organs: Sequence[str], cases: Sequence[str]
 ) -> tuple[Array, Array]:
-    """Dice [seeds, patients, organs] of both sides; NaN where the organ does not count."""
-    rows = [[[each[p].get(o, np.nan) for o in organs] for p in patients] for each in (*ours, *theirs)]
+    """Dice [seeds, cases, organs] of both sides; NaN where the organ does not count."""
+    rows = [[[each[case].get(o, np.nan) for o in organs] for case in cases] for each in (*ours, *theirs)]
     table = np.asarray(rows, dtype=float)
     known = np.isfinite(table)
     lacking = known.any(axis=0) & ~known.all(axis=0)
     if (strange := lacking & (np.nan_to_num(table) > 0).any(axis=0)).any():
-        patient, organ = np.argwhere(strange)[0]
+        case, organ = np.argwhere(strange)[0]
         raise DataError(
-            f"Patient {patients[patient]}: {organs[organ]} was found right on one side, and not scored on another.",
+            f"Case {cases[case]}: {organs[organ]} was found right on one side, and not scored on another.",
             advice="Score both sides by the same references and index.",
         )
     # Invented by some, so that it counts: who has no score rightly left it out.
@@ -80,7 +88,15 @@ def _tables(
     return table[: len(ours)], table[len(ours) :]
 
 
-def _difference(gap: Array, drawn: Array) -> dict[str, Any]:
+def _drawn(patients: Sequence[str]) -> list[Array]:
+    """The cases of as many patients as there are, drawn again and again."""
+    numbers = number_patients(patients)
+    own = [np.flatnonzero(numbers == number) for number in range(len(set(patients)))]
+    drawn = np.random.default_rng(0).integers(max(1, len(own)), size=(DRAWS, len(own)))
+    return [np.concatenate([own[number] for number in row]) if own else numbers for row in drawn]
+
+
+def _difference(gap: Array, drawn: Sequence[Array]) -> dict[str, Any]:
     """Of the patients as they are, and of those that were `drawn` anew."""
     draws = np.array([_mean(gap[rows]) for rows in drawn])
     draws = draws[~np.isnan(draws)]
@@ -93,7 +109,7 @@ def _rounded(value: float) -> float | None:
 
 
 def _mean(values: Array) -> float:
-    """Over the patients of each organ, then over organs, of [patients, organs]; NaN does not count."""
+    """Over the cases of each organ, then over organs, of [cases, organs]; NaN does not count."""
     there = ~np.isnan(values)
     counts = there.sum(axis=0)
     sums = np.where(there, values, 0.0).sum(axis=0)
@@ -106,12 +122,12 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def score(predictions: Path, references: Path, index: Path, organs: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Dice of every patient's contoured organs by `medseg evaluate`; an organ that was missed counts 0."""
+    """Dice of every case's contoured organs by `medseg evaluate`; an organ that was missed counts 0."""
     return scores_of(evaluate(predictions, references, None, index=index, organs=list(organs)))
 
 
 def scores_of(card: Scorecard, without: Collection[tuple[str, str]] = ()) -> dict[str, dict[str, float]]:
-    """Every patient -> organ -> Dice, where it is defined, `without` some (patient, organ)."""
+    """Every case -> organ -> Dice, where it is defined, `without` some (case, organ)."""
     found: dict[str, dict[str, float]] = {case: {} for case in card.cases}
     for row in card.rows:
         if row.figures.dice is not None and (row.case, row.organ) not in without:
@@ -125,7 +141,7 @@ def compare_cards(ours: Sequence[Scorecard], theirs: Sequence[Scorecard]) -> dic
     Raises:
         DataError: the two were not scored on the same patients, or not by the same contours.
     """
-    # Who handed in no mask left nothing out rightly: an organ that is not there does not count for that patient.
+    # Who handed in no mask left nothing out rightly: an organ that is not there does not count for that case.
     without = {
         (row.case, row.organ)
         for card in (*ours, *theirs)
@@ -133,7 +149,7 @@ def compare_cards(ours: Sequence[Scorecard], theirs: Sequence[Scorecard]) -> dic
         if row.figures.outcome is Outcome.UNPREDICTED
     }
     a, b = ([scores_of(card, without) for card in side] for side in (ours, theirs))
-    return compare(a, b, ours[0].organs)
+    return compare(a, b, ours[0].organs, dict(zip(ours[0].cases, ours[0].patients, strict=False)))
 
 
 def comparison_table(found: Mapping[str, Any]) -> Table:

@@ -47,8 +47,8 @@ def evaluate(
         predictions: a mask, a result folder, a folder of result folders, or a flat folder of NIfTI label maps.
         references: a reference, or a flat folder of them (ID, ID_label, ...).
         out: folder for scores.csv, scores.json and plot.png; nothing is written where None.
-        index: dataset index with the labels and the contoured organs of each case; where None, `index.json` in the
-            references' folder or one level up is used if it is there.
+        index: dataset index with the labels and, of each case, the contoured organs and the patient; where None,
+            `index.json` in the references' folder or one level up is used if it is there.
         organs: score only these.
         within_contoured: organs that are scored within their contoured slices only; the plain figure stands beside.
             None: those of `OPEN_ENDED` that the references know.
@@ -93,6 +93,9 @@ class _Names:
 
     def known(self, case: str) -> frozenset[str] | None:
         return None if self.index is None else self.index.known(case)
+
+    def patient(self, case: str) -> str:
+        return case if self.index is None else self.index.patients.get(case, case)
 
 
 def _names(matches: Matches, index: Path | None, labels: Path | Mapping[str, int] | None) -> _Names:
@@ -149,6 +152,7 @@ def _score_all(matches: Matches, names: _Names, settings: Settings, progress: Pr
         matches.references_without_prediction,
         matches.predictions_without_reference,
         tuple(notes),
+        tuple(names.patient(reference.case) for reference, _ in matches.pairs),
     )
 
 

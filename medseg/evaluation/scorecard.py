@@ -39,6 +39,7 @@ class Scorecard:
         references_without_prediction: cases whose organs are all misses.
         predictions_without_reference: cases that could not be scored.
         notes: what a reader should know about names and values.
+        patients: whose each case is; where empty, every case is a patient.
     """
 
     rows: tuple[OrganScore, ...]
@@ -48,11 +49,12 @@ class Scorecard:
     references_without_prediction: tuple[str, ...] = ()
     predictions_without_reference: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """Figures per organ (`organs`) and over all (`overall`)."""
-        return summarise(self.rows, self.organs, self.cases, self.settings)
+        return summarise(self.rows, self.organs, self.cases, self.settings, self.patients)
 
     @property
     def left_right_swapped(self) -> tuple[str, ...]:
@@ -75,7 +77,13 @@ class Scorecard:
             "settings": self.settings.to_dict(),
             "policy": self.settings.policy.describe(),
             "definitions": _DEFINITIONS,
-            "bootstrap": {"unit": "patient", "resamples": RESAMPLES, "seed": SEED, "interval": "percentile, 95 %"},
+            "bootstrap": {
+                "unit": "patient",
+                "patients": len(set(self.patients or self.cases)),
+                "resamples": RESAMPLES,
+                "seed": SEED,
+                "interval": "percentile, 95 %",
+            },
             "versions": _versions(),
         }
 

@@ -27,9 +27,18 @@ def plain(row: OrganScore) -> Figures:
     return row.plain
 
 
-def summarise(rows: Sequence[OrganScore], organs: Sequence[str], cases: Sequence[str], settings: Settings) -> dict:
-    """Per organ and overall figures as plain JSON values; see `Scorecard.to_dict` for the keys."""
-    interval = _Bootstrap(len(cases))
+def summarise(
+    rows: Sequence[OrganScore],
+    organs: Sequence[str],
+    cases: Sequence[str],
+    settings: Settings,
+    patients: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Per organ and overall figures as plain JSON values; see `Scorecard.to_dict` for the keys.
+
+    `patients` says whose each case is; where empty, every case is a patient.
+    """
+    interval = _Bootstrap(number_patients(patients or cases))
     by_organ = {organ: [row for row in rows if row.organ == organ] for organ in organs}
     return {
         "organs": {organ: _organ(organ, own, cases, settings, interval) for organ, own in by_organ.items()},
@@ -106,20 +115,32 @@ def _by_case(rows: Sequence[OrganScore], pick: Pick, cases: Sequence[str], setti
     return np.array([dice.get(case, np.nan) for case in cases], dtype=float)
 
 
-class _Bootstrap:
-    """Percentile bootstrap over patients (Efron, 1979): whole patients are drawn, with all their organs."""
+def number_patients(patients: Sequence[str]) -> Array:
+    """Whose each case is, as numbers from 0 in order of appearance, [cases]: 0, 1, 2 ... where nobody has two."""
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    return np.array([numbers[patient] for patient in patients], dtype=int)
 
-    def __init__(self, num_cases: int) -> None:
-        drawn = np.random.default_rng(SEED).integers(num_cases, size=(RESAMPLES, num_cases))
-        self.counts = np.stack([np.bincount(patients, minlength=num_cases) for patients in drawn])
+
+class _Bootstrap:
+    """Percentile bootstrap over patients (Efron, 1979): whole patients are drawn, with all their cases and organs.
+
+    Args:
+        patient: number of each case's patient, [cases].
+    """
+
+    def __init__(self, patient: Array) -> None:
+        number = int(patient.max()) + 1
+        drawn = np.random.default_rng(SEED).integers(number, size=(RESAMPLES, number))
+        self.patient = patient
+        self.counts = np.stack([np.bincount(patients, minlength=number) for patients in drawn])[:, patient]
 
     def of_mean(self, values: Array) -> list[float] | None:
         """95 % interval of the mean of organ means; `values` is [organs, cases] with NaN for 'does not count'.
 
-        None for fewer than two cases, where nothing can be said.
+        None for fewer than two patients, where nothing can be said.
         """
         valid = np.isfinite(values)
-        if valid.any(axis=0).sum() < 2:
+        if len(np.unique(self.patient[np.atleast_2d(valid).any(axis=0)])) < 2:
             return None
         drawn = self.counts @ valid.T
         sums = self.counts @ np.where(valid, values, 0).T

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ class ReferenceIndex:
         path: the file.
         labels: organ -> value; empty where the index has none.
         contoured: case -> organs that were contoured; None where the index lists no cases.
+        patients: case -> patient; a case that it lacks is a patient of its own.
     """
 
     path: Path
     labels: dict[str, int]
     contoured: dict[str, frozenset[str]] | None
+    patients: dict[str, str] = field(default_factory=dict)
 
     def known(self, case: str) -> frozenset[str] | None:
         """Organs contoured in a case; None means all.
@@ -51,7 +53,7 @@ def find_index(references: Path) -> Path | None:
 
 
 def read_reference_index(path: Path) -> ReferenceIndex:
-    """Read {"labels": {organ: value}, "cases": [{"id", "contoured": [organ, ...]}]}.
+    """Read {"labels": {organ: value}, "cases": [{"id", "contoured": [organ, ...], "patient"}]}.
 
     Raises:
         DataError: it is not such a file.
@@ -61,7 +63,9 @@ def read_reference_index(path: Path) -> ReferenceIndex:
         raise DataError(f"{path} is not a dataset index: an object with `labels` and `cases` is needed.")
     labels = parse_labels(content["labels"], path) if "labels" in content else {}
     cases = content.get("cases")
-    return ReferenceIndex(path, labels, None if cases is None else _contoured(cases, labels, path))
+    if cases is None:
+        return ReferenceIndex(path, labels, None)
+    return ReferenceIndex(path, labels, _contoured(cases, labels, path), _patients(cases))
 
 
 def _contoured(cases: Any, labels: dict[str, int], path: Path) -> dict[str, frozenset[str]]:
@@ -70,6 +74,10 @@ def _contoured(cases: Any, labels: dict[str, int], path: Path) -> dict[str, froz
         return {str(case["id"]): frozenset(case.get("contoured", labels)) for case in cases}
     except (TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: every case needs an `id` and a list `contoured`.") from error
+
+
+def _patients(cases: Any) -> dict[str, str]:
+    return {str(case["id"]): str(case["patient"]) for case in cases if case.get("patient")}
 
 
 def table_beside(mask: Path) -> dict[str, int] | None:

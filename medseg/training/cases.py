@@ -71,6 +71,11 @@ class Dataset:
     cases: tuple[CaseFiles, ...]
     left_out: tuple[LeftOut, ...] = ()
 
+    @property
+    def patients(self) -> dict[str, str]:
+        """Case -> patient."""
+        return {case.id: case.patient for case in self.cases}
+
     def of(self, split: str) -> tuple[CaseFiles, ...]:
         return tuple(case for case in self.cases if case.split == split)
 

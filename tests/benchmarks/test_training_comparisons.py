@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from benchmarks.ablation import ROWS, options_of, settings_of
+from benchmarks.against_nnunet_training import five_organs
 from benchmarks.bf16_step import interval
 from benchmarks.learning_curves import Arguments, Point, curves_of
-from medseg.training.config import load_config
+from medseg.training.cases import read_index
+from medseg.training.config import PhantomConfig, load_config
+from medseg.training.phantoms import write_phantoms
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +48,16 @@ def test_the_curves_share_one_point_and_change_one_thing_each() -> None:
     assert [point.time for point in curves["time"]] == [0.25, 0.5, 1.0, 2.0]
     assert [point.width for point in curves["width"]] == [0.5, 1.0, 2.0]
     assert all(Point(163) in points for points in curves.values())
+
+
+def test_five_organs_keep_what_the_index_says_of_patients(tmp_path: Path) -> None:
+    index = write_phantoms(tmp_path / "phantoms", PhantomConfig(train=2, validation=1))
+    content = load(index)
+    for case in content["cases"]:
+        case["patient"] = "the same"
+    index.write_text(json.dumps(content))
+    made = read_index(five_organs(read_index(index), ("rod", "box_right"), tmp_path / "data"))
+    assert set(made.patients.values()) == {"the same"}
 
 
 def run(script: str, *options: str) -> str:

@@ -260,6 +260,15 @@ def test_index_that_names_no_cases_knows_every_organ(study: Path, table: dict[st
     assert len(run(study, index=study / "other.json").rows) == 9
 
 
+def test_the_index_says_whose_each_case_is(study: Path) -> None:
+    index = json.loads((study / "data" / "index.json").read_text())
+    index["cases"][0]["patient"] = index["cases"][2]["patient"] = 7
+    (study / "data" / "index.json").write_text(json.dumps(index))
+    card = run(study)
+    assert (card.cases, card.patients) == (("p1", "p2", "p10"), ("7", "p2", "7"))
+    assert json.loads((study / "scores" / "scores.json").read_text())["bootstrap"]["patients"] == 2
+
+
 @pytest.mark.parametrize("content", ["[]", '{"labels": {"a": 1}, "cases": [{"name": "p1"}]}'])
 def test_broken_index_is_named(study: Path, content: str) -> None:
     (study / "other.json").write_text(content)

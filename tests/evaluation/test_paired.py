@@ -45,6 +45,18 @@ def test_noise_alone_is_no_difference() -> None:
     assert low < 0 < high
 
 
+def test_patients_are_drawn_with_all_their_scans() -> None:
+    """Each of twelve patients scanned five times alike: no narrower than one scan each."""
+    once = {name: {"a": row["a"]} for name, row in scores().items()}
+    rng = np.random.default_rng(1)
+    noisy = {name: {"a": row["a"] + rng.normal(0, 0.05)} for name, row in once.items()}
+    often, noisy_often = ({f"{p}s{n}": row for p, row in each.items() for n in range(5)} for each in (once, noisy))
+    patient_of = {case: case.split("s")[0] for case in often}
+    found, single = compare([noisy_often], [often], "a", patient_of), compare([noisy], [once], "a")
+    assert (found["patients"], found["difference"]) == (12, single["difference"])
+    assert found["interval_95"] == pytest.approx(single["interval_95"], abs=0.001)
+
+
 def test_other_patients_are_refused() -> None:
     with pytest.raises(DataError, match="same patients"):
         compare([scores(patients=3)], [scores(patients=4)], ORGANS)
@@ -79,7 +91,7 @@ def test_a_patient_of_whom_nothing_counts_changes_nothing() -> None:
 def test_scores_by_other_contours_are_refused() -> None:
     theirs = scores()
     del theirs["p3"]["b"]
-    with pytest.raises(DataError, match=r"Patient p3: b .*not scored on another"):
+    with pytest.raises(DataError, match=r"Case p3: b .*not scored on another"):
         compare([scores()], [theirs], ORGANS)
 
 

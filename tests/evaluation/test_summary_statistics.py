@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,23 @@ def test_patients_are_drawn_whole() -> None:
     rows = [row(f"p{i}", organ, value) for i, value in enumerate(values) for organ in "ab"]
     summary = card(rows).summary
     assert summary["overall"]["dice"]["ci95"] == pytest.approx(summary["organs"]["a"]["dice"]["ci95"], abs=1e-6)
+
+
+def test_patients_are_drawn_with_all_their_scans() -> None:
+    """Each of twelve patients scanned five times alike: the interval of one scan each, not narrower by √5."""
+    values = np.random.default_rng(7).uniform(0.4, 0.9, 12)
+    once = card([row(f"p{i}", "a", value) for i, value in enumerate(values)])
+    rows = [row(f"p{i}s{n}", "a", value) for i, value in enumerate(values) for n in range(5)]
+    often = replace(card(rows), patients=tuple(each.case.split("s")[0] for each in rows))
+    assert often.summary["organs"]["a"]["dice"]["ci95"] == once.summary["organs"]["a"]["dice"]["ci95"]
+    assert often.summary["overall"]["dice"] == once.summary["overall"]["dice"]
+    assert (often.to_dict()["cases"], often.to_dict()["bootstrap"]["patients"]) == (60, 12)
+
+
+def test_scans_of_one_patient_have_no_interval() -> None:
+    one = replace(card([row(f"s{n}", "a", n / 10) for n in range(5)]), patients=("p",) * 5)
+    assert one.summary["organs"]["a"]["dice"]["ci95"] is None
+    assert one.summary["overall"]["dice"] == {"mean": 0.2, "ci95": None}
 
 
 def test_organ_of_a_single_patient_does_not_break_the_overall_interval() -> None:
