@@ -101,9 +101,10 @@ class _Names:
 def _names(matches: Matches, index: Path | None, labels: Path | Mapping[str, int] | None) -> _Names:
     contents = None if index is None else read_reference_index(index)
     table = _given(labels) or (contents.labels if contents else {}) or table_beside(matches.pairs[0][0].path)
-    if table:
-        return _Names(table, contents)
-    return _borrowed(matches, contents)
+    names = _Names(table, contents) if table else _borrowed(matches, contents)
+    if contents:
+        contents.check(names.table)
+    return names
 
 
 def _given(labels: Path | Mapping[str, int] | None) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ class ReferenceIndex:
     Attributes:
         path: the file.
         labels: organ -> value; empty where the index has none.
-        contoured: case -> organs that were contoured; None where the index lists no cases.
+        contoured: case -> organs that were contoured, None for all; None where the index lists no cases.
         patients: case -> patient; a case that it lacks is a patient of its own.
     """
 
     path: Path
     labels: dict[str, int]
-    contoured: dict[str, frozenset[str]] | None
+    contoured: dict[str, frozenset[str] | None] | None
     patients: dict[str, str] = field(default_factory=dict)
 
     def known(self, case: str) -> frozenset[str] | None:
@@ -44,6 +44,19 @@ class ReferenceIndex:
             )
         return self.contoured[case]
 
+    def check(self, table: Collection[str]) -> None:
+        """Refuse contoured organs that a label table lacks: they would drop out of the score unseen.
+
+        Raises:
+            DataError: names the case and the organs.
+        """
+        for case, organs in (self.contoured or {}).items():
+            if unknown := sorted((organs or frozenset()) - set(table)):
+                raise DataError(
+                    f"Case {case} in {self.path}: contoured organs are not in the label table: {', '.join(unknown)}.",
+                    advice=f"Correct the names; it has {', '.join(table)}. To score some of them, give `organs`.",
+                )
+
 
 def find_index(references: Path) -> Path | None:
     """`index.json` in the folder of the references, or one level up."""
@@ -56,7 +69,7 @@ def read_reference_index(path: Path) -> ReferenceIndex:
     """Read {"labels": {organ: value}, "cases": [{"id", "contoured": [organ, ...], "patient"}]}.
 
     Raises:
-        DataError: it is not such a file.
+        DataError: it is not such a file, or an organ is contoured that its labels lack.
     """
     content = _read_json(path)
     if not isinstance(content, dict):
@@ -65,15 +78,18 @@ def read_reference_index(path: Path) -> ReferenceIndex:
     cases = content.get("cases")
     if cases is None:
         return ReferenceIndex(path, labels, None)
-    return ReferenceIndex(path, labels, _contoured(cases, labels, path), _patients(cases))
+    index = ReferenceIndex(path, labels, _contoured(cases, path), _patients(cases))
+    if labels:
+        index.check(labels)
+    return index
 
 
-def _contoured(cases: Any, labels: dict[str, int], path: Path) -> dict[str, frozenset[str]]:
+def _contoured(cases: Any, path: Path) -> dict[str, frozenset[str] | None]:
     try:
         # A case without the word says nothing of what was left out: all organs of the table were looked for.
-        return {str(case["id"]): frozenset(case.get("contoured", labels)) for case in cases}
+        return {str(case["id"]): frozenset(case["contoured"]) if "contoured" in case else None for case in cases}
     except (TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: every case needs an `id` and a list `contoured`.") from error
+        raise DataError(f"{path}: every case needs an `id`; `contoured` is a list of organs.") from error
 
 
 def _patients(cases: Any) -> dict[str, str]:

@@ -269,6 +269,27 @@ def test_the_index_says_whose_each_case_is(study: Path) -> None:
     assert json.loads((study / "scores" / "scores.json").read_text())["bootstrap"]["patients"] == 2
 
 
+def test_contoured_organs_that_the_label_table_lacks_are_named(study: Path, save_index: Save) -> None:
+    every = ["brainstem", "parotid_gland_right"]
+    index = save_index(study / "other.json", {"p1": every, "p2": ["Brainstem", "liver"], "p10": every})
+    with pytest.raises(DataError, match=r"Case p2 in .*other\.json: .*label table: Brainstem, liver\."):
+        run(study, index=index)
+    bare = study / "bare.json"
+    bare.write_text(json.dumps({"cases": json.loads(index.read_text())["cases"]}))
+    with pytest.raises(DataError, match=r"Case p2 in .*bare\.json"):
+        run(study, index=bare, labels={"brainstem": 1, "parotid_gland_right": 2})
+
+
+@pytest.mark.parametrize("labels", [{}, {"labels": {"brainstem": 1, "parotid_gland_right": 2}}])
+def test_a_case_without_contoured_was_looked_through_for_every_organ(study: Path, labels: Any, table: Any) -> None:
+    cases = [{"id": "p1"}, {"id": "p2", "contoured": ["brainstem"]}, {"id": "p10"}]
+    (study / "other.json").write_text(json.dumps(labels | {"cases": cases}))
+    (study / "data" / "validation" / "labels.json").write_text(json.dumps(table))
+    rows = run(study, index=study / "other.json").rows
+    every = 2 if labels else 3
+    assert [sum(row.case == case for row in rows) for case in ("p1", "p2", "p10")] == [every, 1, every]
+
+
 @pytest.mark.parametrize("content", ["[]", '{"labels": {"a": 1}, "cases": [{"name": "p1"}]}'])
 def test_broken_index_is_named(study: Path, content: str) -> None:
     (study / "other.json").write_text(content)
