@@ -16,11 +16,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import tyro
 
 from benchmarks.recipe import agreed, data_of, keep_recipe, recipe_of
@@ -171,9 +173,14 @@ def _row(
     means = {organ: sum(mean_dice(run, [organ]) for run in runs) / len(runs) for organ in organs}
     return {
         "at": place,
-        "dice": [round(mean_dice(run, organs), 4) for run in runs],
-        "organs": {organ: round(mean, 4) for organ, mean in means.items()},
+        "dice": [_rounded(mean_dice(run, organs)) for run in runs],
+        "organs": {organ: _rounded(mean) for organ, mean in means.items()},
     }
+
+
+def _rounded(mean: float) -> float | None:
+    """None for an organ that no validation patient counts for."""
+    return None if isnan(mean) else round(mean, 4)
 
 
 def draw(curves: dict[str, Any], out: Path) -> None:
@@ -183,8 +190,10 @@ def draw(curves: dict[str, Any], out: Path) -> None:
     for panel, (axis, curve) in zip(panels, curves.items(), strict=True):
         places = [row["at"] for row in curve["points"]]
         for organ in curve["points"][0]["organs"] if places else ():
-            panel.plot(places, [row["organs"][organ] for row in curve["points"]], marker=".", label=organ)
-        means = [sum(row["dice"]) / len(row["dice"]) for row in curve["points"]]
+            # A missing figure (None) becomes NaN, which is left blank.
+            values = np.array([row["organs"][organ] for row in curve["points"]], dtype=float)
+            panel.plot(places, values, marker=".", label=organ)
+        means = [np.mean(np.array(row["dice"], dtype=float)) for row in curve["points"]]
         panel.plot(places, means, color="black", linewidth=2.5, marker="o", label="mean")
         panel.set(xscale="log", xlabel=titles[axis], xticks=places, xticklabels=[f"{place:g}" for place in places])
         panel.minorticks_off()

@@ -194,11 +194,11 @@ def _accuracy(package: ModelPackage, ablation: Path | None) -> Row:
         found = json.loads(ablation.read_text(encoding="utf-8"))
         pair = found["rows"]["all"]["against_plain"]
         means = [100 * pair[side]["mean"] for side in ("theirs", "ours")]
-        low, high = (100 * limit for limit in pair["interval_95"])
+        limits = pair["interval_95"] and [100 * limit for limit in pair["interval_95"]]
         gap, minutes = 100 * pair["difference"], float(found["minutes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{ablation} is no result of benchmarks/ablation.py: {error}.") from error
-    ratio = f"{gap:+.1f} points ({low:+.1f} to {high:+.1f})"
+    ratio = f"{gap:+.1f} points" + (f" ({limits[0]:+.1f} to {limits[1]:+.1f})" if limits else "")
     on = f"{pair['patients']} patients, {minutes:g} minutes of training each"
     return Row(what, claimed, f"{means[0]:.1f} %", f"{means[1]:.1f} %", ratio, on)
 

@@ -42,7 +42,8 @@ def compare(
     """Difference of mean Dice (ours - theirs), seeds averaged, with 95 % intervals over patients.
 
     An organ that a patient lacks and any side or seed invents counts there: 0 for who invents it, 1 for who does not,
-    in the means as in the difference. One that nobody invents does not count.
+    in the means as in the difference. One that nobody invents does not count. Of fewer than two counted patients
+    there is no interval, of a single seed no SD: None.
 
     Args:
         ours, theirs: scores, one for each seed.
@@ -59,13 +60,14 @@ def compare(
     gap = a.mean(axis=0) - b.mean(axis=0)
     counted = np.flatnonzero(np.isfinite(gap).any(axis=1))
     patients = [(patient_of or {}).get(cases[n], cases[n]) for n in counted]
-    gap, drawn = gap[counted], _drawn(patients)
+    gap, numbers = gap[counted], number_patients(patients)
+    drawn = _drawn(numbers)
     return {
         "patients": len(set(patients)),
         "ours": _spread([_mean(each) for each in a]),
         "theirs": _spread([_mean(each) for each in b]),
-        **_difference(gap, drawn),
-        "organs": {organ: _difference(gap[:, [n]], drawn) for n, organ in enumerate(organs)},
+        **_difference(gap, numbers, drawn),
+        "organs": {organ: _difference(gap[:, [n]], numbers, drawn) for n, organ in enumerate(organs)},
     }
 
 
@@ -88,20 +90,21 @@ def _tables(
     return table[: len(ours)], table[len(ours) :]
 
 
-def _drawn(patients: Sequence[str]) -> list[Array]:
+def _drawn(numbers: Array) -> list[Array]:
     """The cases of as many patients as there are, drawn again and again."""
-    numbers = number_patients(patients)
-    own = [np.flatnonzero(numbers == number) for number in range(len(set(patients)))]
+    own = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
     drawn = np.random.default_rng(0).integers(max(1, len(own)), size=(DRAWS, len(own)))
     return [np.concatenate([own[number] for number in row]) if own else numbers for row in drawn]
 
 
-def _difference(gap: Array, drawn: Sequence[Array]) -> dict[str, Any]:
+def _difference(gap: Array, numbers: Array, drawn: Sequence[Array]) -> dict[str, Any]:
     """Of the patients as they are, and of those that were `drawn` anew."""
-    draws = np.array([_mean(gap[rows]) for rows in drawn])
-    draws = draws[~np.isnan(draws)]
-    interval = [round(float(limit), 4) for limit in np.percentile(draws, (2.5, 97.5))] if len(draws) else None
-    return {"difference": _rounded(_mean(gap)), "interval_95": interval}
+    found: dict[str, Any] = {"difference": _rounded(_mean(gap)), "interval_95": None}
+    if len(np.unique(numbers[np.isfinite(gap).any(axis=1)])) > 1:
+        draws = np.array([_mean(gap[rows]) for rows in drawn])
+        limits = np.percentile(draws[~np.isnan(draws)], (2.5, 97.5))
+        found["interval_95"] = [round(float(limit), 4) for limit in limits]
+    return found
 
 
 def _rounded(value: float) -> float | None:
@@ -117,8 +120,8 @@ def _mean(values: Array) -> float:
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
-    rounded = [round(value, 4) for value in values]
-    return {"seeds": rounded, "mean": round(float(np.mean(values)), 4), "sd": round(float(np.std(values)), 4)}
+    deviation = _rounded(float(np.std(values, ddof=1))) if len(values) > 1 else None
+    return {"seeds": [_rounded(value) for value in values], "mean": _rounded(float(np.mean(values))), "sd": deviation}
 
 
 def score(predictions: Path, references: Path, index: Path, organs: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -163,18 +166,22 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
     table.add_section()
     table.add_row("mean of organs", *_cells(found))
     sides = {"this one": found["ours"], "the other": found["theirs"]}
-    table.caption = "; ".join(
-        f"{name} {side['mean']:.3f} (SD over {len(side['seeds'])} seeds {side['sd']:.3f})"
-        if len(side["seeds"]) > 1
-        else f"{name} {side['mean']:.3f}"
-        for name, side in sides.items()
-    )
+    table.caption = "; ".join(f"{name} {_side(side)}" for name, side in sides.items())
     table.caption += "\nAn organ that is not there and only one of them finds: 0 for that one, 1 for the other."
     return table
 
 
+def _side(side: Mapping[str, Any]) -> str:
+    if side["mean"] is None:
+        return "nothing scored"
+    spread = "" if side["sd"] is None else f" (SD over {len(side['seeds'])} seeds {side['sd']:.3f})"
+    return f"{side['mean']:.3f}{spread}"
+
+
 def _cells(row: Mapping[str, Any]) -> tuple[str, str]:
+    if row["difference"] is None:
+        return "", "no patient"
     if row["interval_95"] is None:
-        return "", ""
+        return f"{row['difference']:+.3f}", "none: one patient"
     low, high = row["interval_95"]
     return f"{row['difference']:+.3f}", f"{low:+.3f} to {high:+.3f}"

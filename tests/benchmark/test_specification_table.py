@@ -51,6 +51,9 @@ def test_every_promise_has_a_row_with_both_sides_or_a_reason(tmp_path: Path, abl
 def test_without_trainings_their_row_says_what_is_missing(tmp_path: Path, ablation: Path) -> None:
     row = specification(tiny_package(tmp_path / "tiny"), None, 1, (24, 20, 18))[-1]
     assert "benchmarks/ablation.py" in row.on
+    one = PAIR | {"patients": 1, "interval_95": None}
+    ablation.write_text(json.dumps({"minutes": 30.0, "rows": {"all": {"against_plain": one}}}))
+    assert specification(tiny_package(tmp_path / "one"), ablation, 1, (24, 20, 18))[-1].ratio == "+3.0 points"
     ablation.write_text("{}")
     with pytest.raises(DataError, match=r"ablation\.json is no result"):
         specification(tiny_package(tmp_path / "other"), ablation, 1, (24, 20, 18))

@@ -16,7 +16,8 @@ import pytest
 from benchmarks.ablation import ROWS, options_of, settings_of
 from benchmarks.against_nnunet_training import five_organs
 from benchmarks.bf16_step import interval
-from benchmarks.learning_curves import Arguments, Point, curves_of
+from benchmarks.learning_curves import Arguments, Point, _row, curves_of, draw
+from medseg.imaging.emit import emit_json
 from medseg.training.cases import read_index
 from medseg.training.config import PhantomConfig, load_config
 from medseg.training.phantoms import write_phantoms
@@ -48,6 +49,16 @@ def test_the_curves_share_one_point_and_change_one_thing_each() -> None:
     assert [point.time for point in curves["time"]] == [0.25, 0.5, 1.0, 2.0]
     assert [point.width for point in curves["width"]] == [0.5, 1.0, 2.0]
     assert all(Point(163) in points for points in curves.values())
+
+
+def test_an_organ_without_a_validation_contour_is_left_blank(tmp_path: Path) -> None:
+    given = Arguments(tmp_path, tmp_path / "out.json")
+    rows = [_row(given, "cases", Point(n), [{"p": {"a": 0.5}}], ["a", "b"]) for n in (2, 3)]
+    assert rows[0] == {"at": 2, "dice": [0.5], "organs": {"a": 0.5, "b": None}}
+    emit_json(given.out, rows)
+    nothing = [_row(given, "cases", Point(2), [{"p": {}}], ["a"])]
+    draw({axis: {"points": points} for axis, points in {"cases": rows, "time": nothing}.items()}, tmp_path / "out.png")
+    assert (tmp_path / "out.png").stat().st_size > 10_000
 
 
 def test_five_organs_keep_what_the_index_says_of_patients(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from medseg.cli import main
 from medseg.errors import DataError
-from medseg.evaluation.paired import compare, mean_dice
+from medseg.evaluation.paired import compare, comparison_table, mean_dice
 
 ORGANS = ("a", "b")
 
@@ -35,7 +37,8 @@ def test_a_constant_gap_has_an_interval_of_no_width() -> None:
     assert {organ: row["difference"] for organ, row in found["organs"].items()} == pytest.approx({"a": 0.06, "b": 0.06})
     assert found["organs"]["b"]["interval_95"] == pytest.approx([0.06, 0.06])
     assert compare([scores()], [scores()], ("a", "nobody has it"))["organs"]["nobody has it"]["interval_95"] is None
-    assert found["ours"]["sd"] == pytest.approx(0.01)
+    assert found["ours"]["sd"] == pytest.approx(0.01 * math.sqrt(2), abs=1e-4)  # of a sample of two
+    assert compare([scores()], [scores()], ORGANS)["ours"]["sd"] is None
 
 
 def test_noise_alone_is_no_difference() -> None:
@@ -85,7 +88,28 @@ def test_an_organ_that_one_seed_invents_counts_for_all() -> None:
 def test_a_patient_of_whom_nothing_counts_changes_nothing() -> None:
     found = compare([scores(0.05) | {"z": {}}], [scores() | {"z": {}}], ORGANS)
     assert found == compare([scores(0.05)], [scores()], ORGANS)
-    assert compare([{"z": {}}], [{"z": {}}], ORGANS)["difference"] is None
+    nothing = compare([{"z": {}}], [{"z": {}}], ORGANS)
+    assert (nothing["difference"], nothing["ours"]) == (None, {"seeds": [None], "mean": None, "sd": None})
+    assert "this one nothing scored" in printed(nothing)
+
+
+def printed(found: dict[str, Any]) -> str:
+    console = Console(width=80, file=io.StringIO())
+    console.print(comparison_table(found))
+    return console.file.getvalue()
+
+
+def test_a_single_patient_has_no_interval_and_the_table_says_so() -> None:
+    ours, theirs = scores(0.05), scores()
+    ours["p3"]["c"], theirs["p3"]["c"] = 0.70, 0.65
+    found = compare([ours], [theirs], ("a", "c", "d"))
+    assert found["organs"]["c"] == {"difference": 0.05, "interval_95": None}
+    assert found["interval_95"] is not None
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in printed(found).splitlines() if line.strip()}
+    assert (lines["c"], lines["d"]) == ("+0.050 none: one patient", "no patient")
+    twice = {name: {"a": row["a"]} for name, row in scores(patients=2).items()}
+    assert compare([twice], [twice], "a")["interval_95"] == [0, 0]
+    assert compare([twice], [twice], "a", dict.fromkeys(twice, "p"))["interval_95"] is None
 
 
 def test_scores_by_other_contours_are_refused() -> None:
