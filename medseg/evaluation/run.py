@@ -100,7 +100,7 @@ class _Names:
 
 def _names(matches: Matches, index: Path | None, labels: Path | Mapping[str, int] | None) -> _Names:
     contents = None if index is None else read_reference_index(index)
-    table = _given(labels) or (contents.labels if contents else {}) or table_beside(matches.pairs[0][0].path)
+    table = _given(labels) or (contents.labels if contents else {}) or _shared_table(matches)
     names = _Names(table, contents) if table else _borrowed(matches, contents)
     if contents:
         contents.check(names.table)
@@ -109,6 +109,19 @@ def _names(matches: Matches, index: Path | None, labels: Path | Mapping[str, int
 
 def _given(labels: Path | Mapping[str, int] | None) -> dict[str, int]:
     return read_labels(labels) if isinstance(labels, Path) else dict(labels or {})
+
+
+def _shared_table(matches: Matches) -> dict[str, int] | None:
+    """The label table beside the references, read for each of them: a value has to mean the same in all."""
+    first = matches.pairs[0][0].path
+    table = table_beside(first)
+    for reference, _ in matches.pairs[1:]:
+        if table_beside(reference.path) != table:
+            raise DataError(
+                f"The references {first} and {reference.path} differ in the label tables beside them.",
+                advice="Bring the masks to the same values, or score the references of each table by themselves.",
+            )
+    return table
 
 
 def _borrowed(matches: Matches, contents: ReferenceIndex | None) -> _Names:

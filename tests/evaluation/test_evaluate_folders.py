@@ -168,6 +168,24 @@ def test_two_files_whatever_their_names(tmp_path: Path, save: Save, head: Any) -
     assert "named by their value" in card.notes[0]
 
 
+@pytest.mark.parametrize("names", [{"brainstem": 2, "parotid_gland_right": 1}, {"brainstem": 1}, None])
+def test_references_with_differing_label_tables_are_refused(
+    tmp_path: Path, save: Save, save_result: Save, head: Any, names: Any
+) -> None:
+    table = {"brainstem": 1, "parotid_gland_right": 2}
+    for case in ("p1", "p2", "p3"):
+        save_result(tmp_path / "out" / case, head, table)
+        save_result(tmp_path / "refs" / case, head, table)
+    assert evaluate(tmp_path / "out", tmp_path / "refs").organs == tuple(table)
+    if names is None:
+        (tmp_path / "refs" / "p3" / "labels.json").unlink()
+    else:
+        save_result(tmp_path / "refs" / "p3", head, names)
+    with pytest.raises(DataError, match=r"refs/p1/mask\.nii\.gz and .*refs/p3/mask\.nii\.gz differ in the label"):
+        evaluate(tmp_path / "out", tmp_path / "refs")
+    evaluate(tmp_path / "out", tmp_path / "refs", labels=table)
+
+
 def test_one_result_folder_lends_its_table(tmp_path: Path, save: Save, save_result: Save, head: Any) -> None:
     result, reference = save_result(tmp_path / "r", head), save(tmp_path / "x" / "truth.nii.gz", head)
     card = evaluate(result, reference)
