@@ -26,6 +26,10 @@ from medseg.training.studies import adopt_studies, find_studies
 
 EVERY = 5  # without a split of its own, every fifth case validates
 _NIFTI = (".nii.gz", ".nii")
+WANTED = (
+    "Give an index.json, an nnU-Net v2 dataset folder, an MSD or MONAI dataset.json, or a folder of DICOM studies with "
+    "RTSTRUCT or SEG."
+)
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,15 @@ def locate(path: Path) -> tuple[Path, bool]:
     for place in (path, path / "index.json", path / "dataset.json"):
         if place.is_file():
             return place, "cases" in _read(place)
-    if find_studies(path):
+    cases_of_ours = any((path / "train").glob("*_ct.nii.gz"))  # folders of splits: no studies, the index is missing
+    if find_studies(path) and not cases_of_ours:
         return path, False
-    raise DataError(
-        f"No data set at {path}.",
-        advice="Give an index.json, an nnU-Net v2 dataset folder, an MSD or MONAI dataset.json, or a folder of DICOM "
-        "studies with RTSTRUCT or SEG.",
-    )
+    if path.is_dir():
+        raise DataError(
+            f"{path} is there, but nothing describes it: no index.json, no dataset.json, no DICOM studies.",
+            advice="Write an index.json (see docs/DATA.md).",
+        )
+    raise DataError(f"There is nothing at {path}.", advice=WANTED)
 
 
 def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -111,7 +117,9 @@ def _take(case: ForeignCase, folder: Path, numbers: Mapping[int, int], *, again:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except UnicodeDecodeError as error:  # a scan, most likely
+        raise DataError(f"{path} is no description of a data set: it is no text.", advice=WANTED) from error
+    except (OSError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is no JSON: {error}.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is no description of a data set: an object is needed.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from medseg.inference.segmenter import build_segmenter
 from medseg.models.store import load_model
 from medseg.training.cases import load_cases, read_index
 from medseg.training.foreign import adopt, locate
+from tests.packaging.checkout import ROOT
 from tests.phantoms import phantom_labels, phantom_volume, write_nifti
 from tests.training.conftest import SPACING_MM, settings
 
@@ -235,8 +237,33 @@ def test_a_description_that_is_no_json_object_is_refused(tmp_path: Path, text: s
         locate(tmp_path)
 
 
+def test_a_scan_in_place_of_a_description_is_told_what_is_wanted(tmp_path: Path) -> None:
+    scan = write_nifti(tmp_path / "scan.nii.gz", phantom_volume())
+    with pytest.raises(DataError, match=r"scan\.nii\.gz is no description .*: it is no text\. Give an index"):
+        locate(scan)
+
+
 def test_nothing_there_is_said_with_what_is_wanted(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"No data set at .*nnU-Net v2 dataset folder"):
+    with pytest.raises(DataError, match=r"There is nothing at .*nowhere\. Give .*nnU-Net v2 dataset folder"):
+        locate(tmp_path / "nowhere")
+
+
+def test_the_index_that_the_documentation_shows_can_be_read(tmp_path: Path) -> None:
+    (index,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs/DATA.md").read_text(), re.DOTALL)
+    (tmp_path / "index.json").write_text(index)
+    for case in json.loads(index)["cases"]:
+        for role in ("ct", "label"):
+            (tmp_path / case["split"]).mkdir(exist_ok=True)
+            (tmp_path / case["split"] / f"{case['id']}_{role}.nii.gz").touch()
+    assert locate(tmp_path) == (tmp_path / "index.json", True)
+    assert [case.id for case in read_index(tmp_path / "index.json").cases] == ["anna", "ben", "carl"]
+
+
+@pytest.mark.parametrize("place", ["scan.nii.gz", "train/a_ct.nii.gz"])
+def test_a_folder_that_nothing_describes_is_not_said_to_be_missing(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    write_nifti(tmp_path / place, phantom_volume())
+    with pytest.raises(DataError, match=r"is there, but nothing describes it: .*Write an index\.json .*docs/DATA\.md"):
         locate(tmp_path)
 
 
