@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 from medseg.commands.measuring import benchmark, evaluate
 from medseg.commands.models import (
@@ -30,10 +32,22 @@ TWO_WORDS: dict[tuple[str, ...], str] = {
 }
 
 
+def _nearest(argv: Sequence[str]) -> str:
+    """The second word that was meant. Only where the call is wrong in any case: `models` and `train` take one name."""
+    if len(argv) < 3 or argv[2].startswith("-"):
+        return ""
+    seconds = [second for first, second in TWO_WORDS if first == argv[0]]
+    return next(iter(get_close_matches(argv[1], seconds, 1, 0.7)), "")  # plan.yaml is a file, and no `plan`
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the `medseg` command."""
     argv = sys.argv[1:] if argv is None else argv
     argv = [TWO_WORDS[first], *argv[2:]] if (first := tuple(argv[:2])) in TWO_WORDS else argv
+    if nearest := _nearest(argv):
+        first, wrong = argv[:2]
+        print(f"Error: no command `medseg {first} {wrong}`; did you mean `medseg {first} {nearest}`?", file=sys.stderr)
+        sys.exit(2)
     commands: Commands = {
         "segment": segment,
         "models": models,

@@ -145,6 +145,32 @@ def test_a_wrong_call_is_explained(arguments: list[str], capsys: pytest.CaptureF
     assert capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("wrong", "right"), [("train chek", "train check"), ("models registr", "models register")])
+def test_a_second_word_that_is_nearly_a_command_is_named(
+    wrong: str, right: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*wrong.split(), "RUN/data", "-o", "C") == 2
+    assert capsys.readouterr().err == f"Error: no command `medseg {wrong}`; did you mean `medseg {right}`?\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", "CONFIG / train check / train plan"),
+        ("models", "import / register / promote / rollback / ensemble"),
+        ("evaluate", "MASKS REFERENCES"),
+        ("promote", "NAME@VERSION"),
+        ("rollback", "NAME"),
+    ],
+)
+def test_help_names_what_is_taken_and_what_belongs_to_it(
+    command: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(command, "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert [word for word in words.split(" / ") if word not in text] == []
+
+
 @pytest.mark.parametrize("command", ["segment", "models", "import", "export", "evaluate", "train", "benchmark"])
 def test_every_command_has_help_worth_reading(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(command, "--help") == 0

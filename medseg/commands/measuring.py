@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from medseg.commands.arguments import MaybeOut, Out
 
 
 def evaluate(
-    predictions: Positional[Path],
-    references: Positional[Path],
+    predictions: Annotated[Positional[Path], arg(metavar="MASKS")],
+    references: Annotated[Positional[Path], arg(metavar="REFERENCES")],
     /,
     out: Out,
     index: Path | None = None,

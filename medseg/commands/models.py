@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from medseg.commands.arguments import MaybeOut
 from medseg.errors import OutputError
@@ -12,6 +13,8 @@ from medseg.errors import OutputError
 
 def models(name: Positional[str | None] = None, /, json: bool = False) -> int:
     """List the installed models, or show the card of one.
+
+    See also `medseg models import`, `register`, `promote`, `rollback` and `ensemble`, each with a --help of its own.
 
     Args:
         name: Show this model's card: organs, scores, intended use, limits.
@@ -51,7 +54,7 @@ def import_model(
             Without it, windows over the patient alone, and up to four images of each.
         labels: JSON {organ: value} that numbers the organs of several models.
         licence: Under which the weights may be used; stands in the model card.
-        version: Of the package.
+        version: Version of the package.
     """
     from medseg.models.importers.console import import_and_report
 
@@ -81,22 +84,29 @@ def register_model(package: Positional[Path], /, out: MaybeOut = None, tracking:
     return _change("register", str(package), out, tracking)
 
 
-def promote_model(model: Positional[str], /, out: MaybeOut = None, tracking: Path | None = None) -> int:
+def promote_model(
+    model: Annotated[Positional[str], arg(metavar="NAME@VERSION")],
+    /,
+    out: MaybeOut = None,
+    tracking: Path | None = None,
+) -> int:
     """Let `--model NAME` mean this version from now on (`medseg models promote` is the same command).
 
     Args:
-        model: NAME@VERSION.
+        model: The version, as `medseg models register` named it.
         out: The shelf; the first folder of $MEDSEG_MODELS if not given.
         tracking: MLflow folder whose model registry is to follow.
     """
     return _change("promote", model, out, tracking)
 
 
-def roll_back_model(name: Positional[str], /, out: MaybeOut = None, tracking: Path | None = None) -> int:
+def roll_back_model(
+    name: Annotated[Positional[str], arg(metavar="NAME")], /, out: MaybeOut = None, tracking: Path | None = None
+) -> int:
     """Take the last promotion back (`medseg models rollback` is the same command).
 
     Args:
-        name: Of the model, without a version.
+        name: Name of the model, without a version.
         out: The shelf; the first folder of $MEDSEG_MODELS if not given.
         tracking: MLflow folder whose model registry is to follow.
     """
@@ -131,9 +141,9 @@ def ensemble_models(
 
     Args:
         members: Names or folders of packages of one config.
-        name: Of the ensemble.
+        name: Name of the ensemble.
         out: Shelf that gets the package; the first folder of $MEDSEG_MODELS if not given.
-        version: Of the ensemble.
+        version: Version of the ensemble.
     """
     from medseg.models.ensemble import make_ensemble
     from medseg.models.versions import own_shelf

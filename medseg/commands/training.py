@@ -11,7 +11,7 @@ from medseg.commands.arguments import Out
 
 
 def train(
-    config: Positional[str],
+    config: Annotated[Positional[str], arg(metavar="CONFIG")],
     /,
     out: Out,
     max_steps: int | None = None,
@@ -29,6 +29,7 @@ def train(
     shipped model. First comes the small-batch validation, some minutes that try everything the full training needs and
     forecast when it ends; the full training starts when that was sound. A run that was killed goes on with --resume and
     ends with the same weights. Several processes or machines: `torchrun --nproc-per-node N -m medseg train ...`.
+    See also `medseg train check` (faults of a dataset) and `medseg train plan` (a config for it).
 
     Exit codes: 0 done, 3 with `--stage small` where the small-batch validation was not sound.
 
@@ -41,8 +42,9 @@ def train(
             dataset.json, or a folder of DICOM studies (folders or zips) with RTSTRUCT or SEG.
         resume: Go on from the run folder's checkpoint; start where there is none.
         stage: `small` for the small-batch validation alone, `full` for the full training without it.
-        folds: Cross-validation: in how many folds the cases are parted, whatever split the dataset has.
-        fold: The fold that validates, from 0 on; one run a fold.
+        folds: Cross-validation: in how many folds the cases are parted, whatever split the dataset has. With --fold
+            alone: 5, or as many as the config says.
+        fold: The fold that validates, from 0 on; one run a fold. With --folds alone: 0, or the config's.
         set_: Further settings in place of the config's, e.g. loop.learning_rate=1e-3 batch_size=4.
     """
     from medseg.training.config import parse_settings
@@ -87,7 +89,7 @@ def plan_training(
         dataset: Our index.json, an nnU-Net v2 dataset folder, an MSD or MONAI dataset.json, or a folder of DICOM
             studies (folders or zips) with RTSTRUCT or SEG.
         out: The YAML file; `medseg train` takes it.
-        name: Of the model; the file's name if not given.
+        name: Name of the model; the file's name if not given.
         memory: That the training may take, e.g. 8GB: of the GPU where there is one, of this computer otherwise. All
             of the GPU's, or what this computer has free, if not given.
         force: Overwrite OUT where it is there already and was edited, or planned from something else.
