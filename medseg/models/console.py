@@ -10,22 +10,32 @@ from rich.markup import escape
 from rich.table import Table
 
 from medseg.models.card import ModelCard
-from medseg.models.store import list_models, load_model
+from medseg.models.store import list_models, load_model, shelves
 from medseg.models.versions import Version, own_shelf, promote, register, roll_back, versions_of
 
 
 def print_models(*, as_json: bool) -> int:
     """Print all installed models; returns the exit code."""
+    _warn_of_missing()
     cards = list_models()
     if as_json:
         print(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
         return 0
     table = Table("model", "version", "organs", "field", "mean Dice", title="Installed models")
     for card in cards:
-        organs = ", ".join(label.title.lower() for label in card.label_table)
+        organs = "; ".join(label.title.lower() for label in card.label_table)
         table.add_row(*map(escape, (card.name, card.version, organs, card.field_of_view, _mean_dice(card))))
     Console().print(table)
     return 0
+
+
+def _warn_of_missing() -> None:
+    """A shelf that is not there is no error, because it may be yet to come; or it is misspelt."""
+    console = Console(stderr=True, soft_wrap=True)
+    for shelf in shelves()[:-1]:  # the last one ships with medseg
+        if not shelf.is_dir():
+            said = f"$MEDSEG_MODELS names {shelf}, and there is no such folder."
+            console.print(f"[yellow]Warning:[/yellow] {escape(said)}", highlight=False)
 
 
 def print_card(name: str, *, as_json: bool) -> int:

@@ -145,6 +145,9 @@ def _find(name: str) -> Path:
             )
     if is_package:
         return here
+    inner = here / "package"
+    if name != "" and (inner / CARD).is_file():  # the folder of a training
+        raise UnknownModelError(f"{here} holds no {CARD}; did you mean {inner}?", advice="")
     known = ", ".join(card.name for card in list_models()) or "none"
     raise UnknownModelError(f"No model named {name!r}; installed: {known}.")
 

@@ -33,15 +33,27 @@ def test_the_table_names_models_organs_and_scores(capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     (own,) = [line for line in lines if "threshold" in line]
     assert "1.2.3" in own
-    assert "parotid gland, left" in own
+    assert "parotid gland, left; parotid gland, right" in own
     assert "0.812" in own
     (tissue,) = [line for line in lines if "tissue-hu" in line]
     assert "no references" in tissue
 
 
+def test_a_shelf_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEDSEG_MODELS", "/no/such[/b]folder")
+    assert print_models(as_json=True) == 0
+    said = capsys.readouterr()
+    assert said.err == "Warning: $MEDSEG_MODELS names /no/such[/b]folder, and there is no such folder.\n"
+    assert json.loads(said.out)
+
+
 def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert print_models(as_json=True) == 0
-    cards = {card["name"]: card for card in json.loads(capsys.readouterr().out)}
+    said = capsys.readouterr()
+    assert said.err == ""
+    cards = {card["name"]: card for card in json.loads(said.out)}
     assert cards["threshold"]["input"]["spacing_mm"] == [4.0, 4.0, 4.0]
 
 

@@ -123,6 +123,13 @@ def test_names_of_nothing_are_unknown(name: str, tmp_path: Path, monkeypatch: py
         load_model(name)
 
 
+def test_the_folder_of_a_training_is_led_to_its_package(tmp_path: Path) -> None:
+    write_package(tmp_path / "RUN" / "package")
+    with pytest.raises(UnknownModelError) as caught:
+        load_model(tmp_path / "RUN")
+    assert str(caught.value) == f"{tmp_path}/RUN holds no model.json; did you mean {tmp_path}/RUN/package?"
+
+
 def test_the_users_shelves_come_before_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for shelf, version in (("one", "7.0.0"), ("two", "8.0.0")):
         write_package(tmp_path / shelf / "any", threshold_card(name="tissue-hu", version=version))
