@@ -23,28 +23,34 @@ FOUND, MISSED, INVENTED, WHOLE = "#1f6f8b", "#c0392b", "#e08e0b", "#555555"
 
 
 def summary_table(card: Scorecard) -> Table:
-    """A row per organ, the mean of organs last; everything that is not a plain score goes into the caption."""
+    """A row per organ, the mean of organs last; everything that is not a plain score goes into the caption.
+
+    The Dice in the whole scan has a column only where an organ is scored within its contoured slices.
+    """
     table = Table(title=f"{len(card.cases)} cases", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.caption, table.caption_justify = _caption(card), "left"
     table.add_column("organ", min_width=13)
-    for name in ("n", "Dice", "95 % CI", "plain\nDice", "surface\nDice", "HD95\nmm", "missed", "false\npos."):
+    scoped = any("plain" in figures for figures in card.summary["organs"].values())
+    plain = ["plain\nDice"] if scoped else []
+    for name in ("n", "Dice", "95 % CI", *plain, "surface\nDice", "HD95\nmm", "missed", "false\npos."):
         table.add_column(name, justify="right", no_wrap=True)  # numbers stay whole in 80 columns; names may wrap
     for organ, figures in card.summary["organs"].items():
-        table.add_row(*_cells(organ, figures))
+        table.add_row(*_cells(organ, figures, scoped=scoped))
     table.add_section()
-    table.add_row(*_cells("mean of organs", card.summary["overall"]))
+    table.add_row(*_cells("mean of organs", card.summary["overall"], scoped=scoped))
     return table
 
 
-def _cells(name: str, figures: dict[str, Any]) -> list[str]:
+def _cells(name: str, figures: dict[str, Any], *, scoped: bool) -> list[str]:
     dice = figures["dice"]
+    plain = _number(figures["plain"]["dice"]["mean"]) if "plain" in figures else ""
     interval = "–".join(f"{bound:.3f}" for bound in dice["ci95"]) if dice["ci95"] else ""
     return [
         name.replace("_", " "),
         str(figures["n"]),
         _number(dice["mean"]),
         interval,
-        _number(figures["plain"]["dice"]["mean"]) if "plain" in figures else "",
+        *([plain] if scoped else []),
         _number(figures["surface_dice"]["mean"]),
         _number(figures["hd95_mm"]["mean"], 1),
         str(figures["misses"]),

@@ -111,6 +111,10 @@ def test_plot_and_table(study: Path) -> None:
         assert heading in text
 
 
+def test_the_plain_column_is_left_out_where_every_organ_is_scored_in_the_whole_scan(study: Path) -> None:
+    assert "plain" not in printed(run(study))
+
+
 def test_window_stands_beside_the_plain_figure(study: Path, head: Any, save_result: Save, table: Any) -> None:
     longer = head.copy()
     longer[10:14, 8:18, :] = 1
