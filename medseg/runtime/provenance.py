@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 _PACKAGES = ("medseg", "torch", "monai", "numpy", "nibabel", "SimpleITK", "pydicom")
@@ -42,9 +43,20 @@ def versions() -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1)
+def processor_model() -> str:
+    """The processor's model as it calls itself, e.g. AMD EPYC 9R14; empty where that is unknown."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # no Linux
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
 def machine() -> dict[str, str | int]:
-    """The machine in words, without its name."""
-    return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count() or 1}
+    """The machine in words, without its name. `processor` is the architecture."""
+    words = {"system": platform.system(), "processor": platform.machine(), "processor_model": processor_model()}
+    return {**words, "cores": os.cpu_count() or 1}
 
 
 def reset_peak_memory() -> None:

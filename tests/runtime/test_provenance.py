@@ -7,13 +7,22 @@ import platform
 import time
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medseg.runtime import provenance
 from medseg.runtime.progress import Progress, ignore
-from medseg.runtime.provenance import StageClock, machine, now, peak_memory_mb, reset_peak_memory, versions
+from medseg.runtime.provenance import (
+    StageClock,
+    machine,
+    now,
+    peak_memory_mb,
+    processor_model,
+    reset_peak_memory,
+    versions,
+)
 
 
 def test_stages_stand_in_order_and_add_up() -> None:
@@ -47,8 +56,30 @@ def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_machine_keeps_its_name() -> None:
     words = machine()
+    assert set(words) == {"system", "processor", "processor_model", "cores"}
     assert words["cores"] >= 1
     assert platform.node() not in map(str, words.values())
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "model"),
+    [
+        ("processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC 9R14: x\nmodel name\t: other\n", "AMD EPYC 9R14: x"),
+        ("processor\t: 0\nCPU part\t: 0xd40\n", ""),  # ARM gives numbers alone
+        (None, "as the platform says"),
+    ],
+)
+def test_the_processor_is_named_as_far_as_it_is_known(
+    monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None, model: str
+) -> None:
+    def read_text(path: Path) -> str:
+        if cpuinfo is None:
+            raise FileNotFoundError(path)
+        return cpuinfo
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(platform, "processor", lambda: "as the platform says")
+    assert processor_model.__wrapped__() == model
 
 
 def test_memory_peaks_only_grow() -> None:

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from medseg.inference.backends.predictor import native_bf16
-
-
-@lru_cache(maxsize=1)
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
+from medseg.runtime.provenance import processor_model
 
 
 def machine_facts() -> dict[str, Any]:
@@ -33,7 +22,7 @@ def machine_facts() -> dict[str, Any]:
             continue
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
-        "processor": _processor(),
+        "processor": processor_model() or platform.machine(),
         "bf16": native_bf16(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
