@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     argv = [TWO_WORDS[first], *argv[2:]] if (first := tuple(argv[:2])) in TWO_WORDS else argv
     if nearest := _nearest(argv):
-        first, wrong = argv[:2]
-        print(f"Error: no command `medseg {first} {wrong}`; did you mean `medseg {first} {nearest}`?", file=sys.stderr)
+        said = f"no command `medseg {' '.join(argv[:2])}`; did you mean `medseg {argv[0]} {nearest}`?"
+        print(f"Error: {said}", file=sys.stderr)
         sys.exit(2)
     commands: Commands = {
         "segment": segment,
