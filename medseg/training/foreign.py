@@ -91,6 +91,12 @@ def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda l
     cases, left_out = _split(sorted(cases, key=lambda case: case.id), root)
     if not cases:
         raise DataError(f"{description} names no training cases.")
+    return _write_index(folder, labels, cases, left_out)
+
+
+def _write_index(
+    folder: Path, labels: Mapping[str, int], cases: list[ForeignCase], left_out: list[dict[str, Any]]
+) -> Path:
     index, numbers = folder / "index.json", compact(labels)
     numbered = [[old, new] for old, new in numbers.items()]
     if index.is_file() and _read(index).get("numbered") != numbered:
