@@ -1,4 +1,4 @@
-"""One process at a time: a lock on a small file, which the system frees however its holder ends."""
+"""One process at a time: a lock on a small file or a folder, which the system frees however its holder ends."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from medseg.errors import OutputError
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Wait for the lock of `file`, which is made where it is missing and stays, and hold it.
+def locked(place: Path, *, folder: bool = False) -> Iterator[None]:
+    """Wait for the lock of the file `place`, which is made where it is missing and stays, and hold it.
+
+    With `folder` a folder itself is locked, and nothing made in it; only local disks are sure to be able to.
 
     Raises:
-        OutputError: the file cannot be made, or its file system knows no locks.
+        OutputError: it cannot be made or opened, or its file system knows no locks.
     """
-    handle = _acquire(file)
+    handle = _acquire(place, folder)
     try:
         yield
     finally:
@@ -26,13 +28,13 @@ def locked(file: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _acquire(file: Path) -> int:
+def _acquire(place: Path, folder: bool) -> int:
     try:
-        handle = _open(file)
+        handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC) if folder else _open(place)
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
         advice = "Use a local folder that can be written to."
-        raise OutputError(f"{file} could not be locked: {error.strerror or error}.", advice=advice) from error
+        raise OutputError(f"{place} could not be locked: {error.strerror or error}.", advice=advice) from error
     return handle
 
 

@@ -67,7 +67,7 @@ def make_held(purpose: str, parent: Path | None = None) -> tuple[Path, int]:
     """
     base = (parent or Path(tempfile.gettempdir())) / f"medseg-{purpose}-{os.getuid()}"
     make_private(base)
-    with locked(base / LOCK):
+    with locked(base, folder=True):
         remove_abandoned(base)
         folder = base / secrets.token_urlsafe(8)
         make_private(folder)

@@ -1,4 +1,4 @@
-"""The lock on a file: one holder at a time, also where another user made the file."""
+"""The lock on a file or folder: one holder at a time, also where another user made the file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from medseg.errors import OutputError
 from medseg.runtime.lock import locked
 
 
-def test_the_next_holder_waits_for_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lock", "."])
+def test_the_next_holder_waits_for_the_first(tmp_path: Path, name: str) -> None:
     held = threading.Event()
 
     def neighbour() -> None:
-        with locked(tmp_path / "lock"):
+        with locked(tmp_path / name, folder=name == "."):
             held.set()
 
     waiting = threading.Thread(target=neighbour)
-    with locked(tmp_path / "lock"):
+    with locked(tmp_path / name, folder=name == "."):
         waiting.start()
         assert not held.wait(0.2)
     waiting.join()
     assert held.is_set()
+    assert [path.name for path in tmp_path.iterdir()] == (["lock"] if name == "lock" else [])
 
 
 def test_an_error_inside_frees_it(tmp_path: Path) -> None:
