@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -126,7 +127,9 @@ def _by_longer_name(reference: MaskFile, left: list[MaskFile]) -> MaskFile | Non
 
 
 def _some(masks: tuple[MaskFile, ...]) -> str:
-    return ", ".join(mask.case for mask in masks[:3]) + (" ..." if len(masks) > 3 else "")
+    """A few of their names, and where they lie."""
+    place = os.path.commonpath([mask.path.parent for mask in masks]) if masks else ""
+    return ", ".join(mask.case for mask in masks[:3]) + (" ..." if len(masks) > 3 else "") + f" in {place}"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
