@@ -182,7 +182,7 @@ def thumbnails(studies: list[TrainingStudy], config: RetrievalConfig, work: Path
     from vlretrieval.training.data import view_name
 
     assert config.index is not None
-    files = {case.id: view_name(case.ct, config.segmenter) for case in read_index(config.index).cases}
+    files = {case.id: view_name(case.ct, config.segmenter) for case in read_index(config.index, gaps=True).cases}
     return np.stack([by_id[files[study.id]] for study in studies])
 
 

@@ -98,17 +98,21 @@ class TrainingCase:
     places: dict[int, Array]
 
 
-def read_index(path: Path) -> Dataset:
+def read_index(path: Path, *, gaps: bool = False) -> Dataset:
     """Read `index.json`.
 
+    Args:
+        path: the file.
+        gaps: whether the organs' numbers may have some; a network's channels have none.
+
     Raises:
-        DataError: the file or a scan is missing, it is no index, its organs are not numbered 1, 2, 3 ..., a case names
-            an organ that is not among them, or a patient is listed twice.
+        DataError: the file or a scan is missing, it is no index, its organs are not numbered 1, 2, 3 ... and `gaps` are
+            not allowed, a case names an organ that is not among them, or a patient is listed twice.
     """
     if not path.is_file():
         raise DataError(f"No dataset index at {path}.", advice="Give `index:` in the config.")
     index = _parse(path)
-    _check_numbers(path, index.labels)
+    _check_numbers(path, index.labels, gaps=gaps)
     cases = tuple(_case(path, entry, index.labels) for entry in index.cases)
     ids = [case.id for case in cases]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
@@ -125,8 +129,8 @@ def _parse(path: Path) -> _Index:
         raise DataError(f"{path} is not a dataset index: {where} {fault['msg']}.") from error
 
 
-def _check_numbers(path: Path, labels: dict[str, int]) -> None:
-    """A network's channels have no gaps; said before hours of training instead of after."""
+def _check_numbers(path: Path, labels: dict[str, int], *, gaps: bool) -> None:
+    """Said before hours of training instead of after."""
     if background := [organ for organ, value in labels.items() if value == 0]:
         raise DataError(
             f"{path}: {', '.join(background)} has the value 0, which means no organ.",
@@ -135,7 +139,7 @@ def _check_numbers(path: Path, labels: dict[str, int]) -> None:
     if shared := [organ for organ, value in labels.items() if list(labels.values()).count(value) > 1]:
         given = ", ".join(f"{organ} {labels[organ]}" for organ in shared)
         raise DataError(f"{path}: two organs have one value: {given}.", advice="Give each organ a value of its own.")
-    if sorted(labels.values()) != list(range(1, len(labels) + 1)):
+    if not gaps and sorted(labels.values()) != list(range(1, len(labels) + 1)):
         given = ", ".join(f"{organ} {value}" for organ, value in labels.items())
         raise DataError(
             f"{path}: organs must be numbered 1, 2, 3 ... without a gap; they are: {given}.",

@@ -60,6 +60,8 @@ def test_what_is_no_index_is_refused_by_name(tmp_path: Path, text: str, reason: 
 def test_numbers_with_gaps_are_refused_before_training(tmp_path: Path, entry: Any, labels: dict[str, int]) -> None:
     with pytest.raises(DataError, match=r"numbered 1, 2, 3 \.\.\. without a gap; they are: a \d.*MSD"):
         load(tmp_path, entry | {"contoured": ["a"]}, labels=labels)
+    index = write_index(tmp_path, [entry | {"contoured": ["a"]}], labels)
+    assert read_index(index, gaps=True).labels == labels  # of those who train no network on them
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def load_studies(config: RetrievalConfig, splits: tuple[str, ...], views: Path, 
     if (config.index is None) == (config.pairs is None):
         raise ConfigError("Give either `index` (reference masks) or `pairs` (reports) in the config.")
     if config.index is not None:
-        dataset = read_index(config.index)
+        dataset = read_index(config.index, gaps=True)
         sources, names = list(_indexed(dataset, splits)), dataset.labels
     else:
         assert config.pairs is not None
