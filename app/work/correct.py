@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from medseg.preprocess.restore import LabelMap
 from medseg.results.load import load_result
 from medseg.results.measure import measure
 from medseg.results.segmentation import Segmentation
+from medseg.runtime.lock import locked
 from medseg.runtime.progress import Progress, ProgressCallback
 from medseg.runtime.provenance import now
 
@@ -76,23 +74,16 @@ def hand_to_training(request: JobRequest, progress: ProgressCallback) -> dict[st
     result = load_result(Path(request.extra["result"]), volume)
     folder, organs = Path(request.extra["folder"]), list(request.extra["organs"])
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder / ".lock"):
         index = _index(folder, result.labels.names)
         case = f"case-{secrets.token_hex(6)}"
         kept = np.where(np.isin(result.mask, [result.labels[name].value for name in organs]), result.mask, 0)
-        write_scan(folder / "training" / f"{case}_ct.nii.gz", volume)
-        write_label_map(folder / "training" / f"{case}_label.nii.gz", kept, volume.geometry)
-        index["cases"].append({"id": case, "split": "training", "contoured": organs})
+        write_scan(folder / "train" / f"{case}_ct.nii.gz", volume)
+        write_label_map(folder / "train" / f"{case}_label.nii.gz", kept, volume.geometry)
+        index["cases"].append({"id": case, "split": "train", "contoured": organs})
         emit_json(folder / "index.json", index)
     emit_json(request.out / "case.json", {"case": case, "folder": str(folder)})
     return {}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _index(folder: Path, names: dict[str, int]) -> dict[str, Any]:

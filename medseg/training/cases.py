@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medseg.errors import DataError
 from medseg.imaging.nifti import read_label_map, read_nifti
-from medseg.imaging.volume import Array, Geometry, reorient
+from medseg.imaging.volume import Array, Geometry, corner_distance, reorient
 from medseg.preprocess.resample import grid_like, resample, resample_labels
 
 SPLITS = ("train", "validation", "test")
@@ -198,17 +198,17 @@ def require_one_grid(case: CaseFiles, scan: Geometry, labels: Geometry) -> None:
     """
     if not labels.matches(scan):
         raise DataError(
-            f"Case {case.id}: {grids_differ(scan, labels)}",
+            f"Case {case.id}: {how_grids_differ(scan, labels)}",
             advice=f"Write {case.label} on the scan's grid, or leave the case out. {CHECK}",
         )
 
 
-def grids_differ(scan: Geometry, labels: Geometry) -> str:
-    """How two grids that do not match differ, as a sentence: in voxels, or else in the affine."""
+def how_grids_differ(scan: Geometry, labels: Geometry) -> str:
+    """How two grids that do not match differ, as a sentence: in their voxels, or else by how many mm."""
     text = "scan and labels lie on different grids: "
     if scan.shape != labels.shape:
         return f"{text}{scan.shape} and {labels.shape} voxels."
-    return f"{text}the affines differ by up to {np.abs(scan.affine - labels.affine)[:3].max():.3g}."
+    return f"{text}their corners lie up to {corner_distance(scan.affine, labels.affine, scan.shape):.3g} mm apart."
 
 
 def load_cases(

@@ -19,7 +19,7 @@ from medseg.errors import MedsegError
 from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.volume import Array, Volume, reorient
 from medseg.labels import LabelTable
-from medseg.training.cases import CaseFiles, Dataset, grids_differ
+from medseg.training.cases import SPLITS, CaseFiles, Dataset, how_grids_differ
 from medseg.training.check_outliers import strange_densities, strange_sizes, touches_end
 from medseg.training.lookalikes import told, unnamed_sides
 
@@ -106,7 +106,7 @@ def _check_case(case: CaseFiles, labels: LabelTable) -> tuple[list[Fault], CaseF
         return [Fault("error", case.id, str(error))], None
     faults = [Fault("warning", case.id, text) for text in dict.fromkeys([*case.notes, *map(str, volume.findings)])]
     if not geometry.matches(volume.geometry):
-        return [*faults, Fault("error", case.id, grids_differ(volume.geometry, geometry))], None
+        return [*faults, Fault("error", case.id, how_grids_differ(volume.geometry, geometry))], None
     faults += _values(case, mask, labels)
     return faults, _facts(case, volume, mask, labels)
 
@@ -160,6 +160,9 @@ def _splits(dataset: Dataset) -> list[Fault]:
         faults.append(Fault("error", "", "No case has the split `train`."))
     if not dataset.of("validation"):
         faults.append(Fault("warning", "", "No case has the split `validation`: the model will have no scores."))
+    idle = [case for case in dataset.cases if case.split not in SPLITS]
+    text = "its split {!r} is none of {}: neither trained on nor scored."
+    faults += [Fault("warning", case.id, text.format(case.split, ", ".join(SPLITS))) for case in idle]
     faults += _patients(dataset)
     contoured = {organ for case in dataset.of("train") for organ in case.contoured}
     for organ in sorted(set(dataset.labels) - contoured):

@@ -23,7 +23,7 @@ from medseg.training.patches import PatchSampler
 from medseg.training.phantoms import write_phantoms
 from medseg.training.profiler import TrainingProfiler
 from medseg.training.run_report import write_report, write_small_batch_report
-from medseg.training.segmentation import SegmentationTask, build_checked
+from medseg.training.segmentation import SegmentationTask, check_network
 from medseg.training.small_batch import require_sound, try_small_batch
 from medseg.training.subset import deal_folds, write_subset
 from medseg.training.tracking import mirror, require_mlflow
@@ -191,7 +191,7 @@ def _with_data(
 def _check_network(config: str, settings: TrainConfig, dataset: Dataset) -> None:
     """Said before cases are read, which may take an hour."""
     try:
-        build_checked(settings, 1 + len(dataset.labels))
+        check_network(settings, 1 + len(dataset.labels))
     except ConfigError as error:
         raise ConfigError(f"{config}: {error.message}", advice=error.advice) from error
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from medseg.training.losses import Weights, deep_supervision_loss
 from medseg.training.patches import Batch, PatchSampler
 from medseg.training.task import Loss, Task
 
+_REFUSED = (RuntimeError, ValueError, TypeError, IndexError)  # what networks raise where a patch does not fit
 AIR = -1.0  # as `normalise` makes it; what lies around a scan that is smaller than a patch
 # What a resumed run may change, beside the loop's own: words, places, and how the package is used.
 FREE = {
@@ -56,7 +58,9 @@ class SegmentationTask(Task[Batch]):
         Raises:
             ConfigError: the network does not exist, or does not take the patches or give what is learned from.
         """
-        network = build_checked(self.config, self.sampler.num_classes)
+        check_network(self.config, self.sampler.num_classes)
+        spec = self.config.network
+        network = build_network(spec.name, spec.options | {"out_channels": self.sampler.num_classes})
         return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def batch(self, number: int) -> Batch:
@@ -93,18 +97,23 @@ class SegmentationTask(Task[Batch]):
         }
 
 
-def build_checked(config: TrainConfig, num_classes: int) -> nn.Module:
-    """The config's network for `num_classes`, background included.
+def check_network(config: TrainConfig, num_classes: int) -> None:
+    """Let the config's network take one patch: what MONAI's networks want shows only when they run.
+
+    Args:
+        config: names the network and the patch.
+        num_classes: background included.
 
     Raises:
         ConfigError: it does not exist, or does not take the patches or give what is learned from.
     """
-    spec = config.network
-    options = spec.options | {"out_channels": num_classes}
-    network = build_network(spec.name, options)
-    _check_patch(config, getattr(network, "stride", 1))
-    _check_passes(spec.name, options, config.patch_size)
-    return network
+    first = _first_head(config, num_classes)
+    wanted = (1, num_classes, *config.patch_size)
+    if tuple(first.shape) != wanted:
+        raise ConfigError(
+            f"Network {config.network.name} gives {tuple(first.shape)} for a patch; learned is from {wanted}.",
+            advice="Leave out its deep_supervision, or take Optimized3DUNet.",
+        )
 
 
 def _dice(found: Array, case: TrainingCase) -> list[tuple[int, float]]:
@@ -127,19 +136,22 @@ def _check_patch(config: TrainConfig, stride: int) -> None:
         raise ConfigError(f"patch_size: {sizes} does not divide by {stride}, as the levels of the network need.")
 
 
-def _check_passes(name: str, options: Mapping[str, Any], patch_size: Sequence[int]) -> None:
-    """A step of the network without numbers, on torch's meta device: what MONAI's networks want shows when they run."""
-    shape, sizes = (1, options["out_channels"], *patch_size), " x ".join(map(str, patch_size))
+def _first_head(config: TrainConfig, num_classes: int) -> torch.Tensor:
     try:
-        with torch.device("meta"):
-            outputs = build_network(name, options).train()(torch.zeros(1, 1, *patch_size))
-    except NotImplementedError:  # an operation that the meta device lacks
-        return
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ConfigError(f"Network {name} does not take one channel of patch_size {sizes}: {error}.") from error
-    first = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
-    if tuple(first.shape) != shape:
-        raise ConfigError(
-            f"Network {name} gives {tuple(first.shape)} for a patch; learned is from {shape}.",
-            advice="Leave out its deep_supervision, or take Optimized3DUNet.",
-        )
+        with suppress(*_REFUSED):  # which may be only something that the meta device cannot do
+            return _passed(config, num_classes, "meta")  # no numbers, no time
+        return _passed(config, num_classes, "cpu")
+    except _REFUSED as error:
+        sizes = " x ".join(map(str, config.patch_size))
+        said = f"Network {config.network.name} does not take one channel of patch_size {sizes}: {error}."
+        raise ConfigError(said) from error
+
+
+@torch.no_grad()
+def _passed(config: TrainConfig, num_classes: int, device: str) -> torch.Tensor:
+    spec = config.network
+    with torch.device(device):
+        network = build_network(spec.name, spec.options | {"out_channels": num_classes}).train()
+        _check_patch(config, getattr(network, "stride", 1))
+        outputs = network(torch.zeros(1, 1, *config.patch_size))
+    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]

@@ -134,13 +134,14 @@ def test_a_reviewed_result_becomes_a_case_to_train_on(desk: Desk, study: str, tm
     until(lambda: desk.errands.training_case(study, VISITOR, 1, folder, ["bone"]).state == "done")
     index = json.loads((folder / "index.json").read_text())
     case = index["cases"][0]
-    assert (case["contoured"], case["split"]) == (["bone"], "training")
-    labels, geometry = read_label_map(folder / "training" / f"{case['id']}_label.nii.gz")
+    assert (case["contoured"], case["split"]) == (["bone"], "train")
+    labels, geometry = read_label_map(folder / "train" / f"{case['id']}_label.nii.gz")
     bone = index["labels"]["bone"]
     mask = result_of(desk, study, 1).mask()
     assert set(np.unique(labels)) == {0, bone}
     assert (reorient(labels == bone, geometry.to_canonical) == (mask == bone)).all()
     dataset = read_index(folder / "index.json")
+    assert dataset.of("train") == dataset.cases
     loaded = load_case(dataset.cases[0], dataset.labels, (7.0, 7.0, 8.0))
     assert loaded.known[bone]
     assert len(loaded.places[bone])

@@ -108,7 +108,9 @@ def test_a_value_without_a_name_is_refused(tmp_path: Path, entry: Any) -> None:
 def test_grids_that_differ_are_refused(tmp_path: Path, entry: Any) -> None:
     moved = phantom_volume(orientation="LPS", origin_mm=(7.0, -11.0, 24.0))
     write_label_map(tmp_path / "train" / "a_label.nii.gz", phantom_labels(moved), moved.geometry)
-    said = r"Case a: scan and labels lie on different grids: the affines differ by up to \d+\. Write .*a_label\.nii\.gz"
+    said = (
+        r"Case a: scan and labels lie on different grids: their corners lie up to \d+ mm apart\. Write .*a_label\.nii"
+    )
     with pytest.raises(DataError, match=said):
         load(tmp_path, entry)
 

@@ -117,7 +117,7 @@ def test_a_mask_on_another_grid(tmp_path: Path, shift: bool) -> None:
     write_label_map(tmp_path / "train/p1_label.nii.gz", labels, Geometry(labels.shape, affine))
     (found,) = faults(tmp_path, entries, tmp_path / "out")
     assert found[:2] == ("error", "p1")
-    assert re.search("different grids: .*" + ("the affines differ by up to 2" if shift else "voxels"), found[2])
+    assert re.search("different grids: .*" + ("corners lie up to 2 mm apart" if shift else "voxels"), found[2])
 
 
 def test_the_same_scan_on_both_sides_of_the_split(tmp_path: Path) -> None:
@@ -214,6 +214,14 @@ def test_splits_and_organs_that_nobody_contoured(tmp_path: Path) -> None:
     assert ("error", "", "larynx is contoured in no training case.") in found
     entries = [write_case(tmp_path / "b", "v", "validation", phantom_volume(seed=3))]
     assert ("error", "", "No case has the split `train`.") in faults(tmp_path / "b", entries, tmp_path / "out")
+
+
+def test_a_split_that_nobody_uses_is_named(tmp_path: Path) -> None:
+    entries = [*sound(tmp_path), write_case(tmp_path, "t0", "training", phantom_volume(seed=7))]
+    (found,) = faults(tmp_path, entries, tmp_path / "out")
+    assert found == (
+        "warning", "t0", "its split 'training' is none of train, validation, test: neither trained on nor scored."
+    )  # fmt: skip
 
 
 def test_sides_without_a_name_are_seen(tmp_path: Path) -> None:

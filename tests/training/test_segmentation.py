@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.labels import LabelTable
+from medseg.networks.catalogue import NETWORKS
 from medseg.training.cases import TrainingCase
 from medseg.training.patches import PatchSampler
 from medseg.training.segmentation import SegmentationTask
@@ -105,6 +106,20 @@ def test_a_network_that_does_not_take_the_patches_is_refused_before_data_are_rea
 ) -> None:
     with pytest.raises(ConfigError, match=f"Network {name} .*({said})"):
         task(cases, table, network={"name": name, "options": options}, patch_size=[18, 18, 18]).build()
+
+
+class AsksForANumber(nn.Sequential):
+    """As SwinUNETR does when it is built, which the meta device refuses."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__(nn.Conv3d(1, out_channels, int(torch.linspace(1, 3, 3)[-1].item()), padding=1))
+
+
+def test_what_only_the_meta_device_cannot_do_is_no_fault(
+    cases: list[TrainingCase], table: LabelTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, "Asks", AsksForANumber)
+    assert isinstance(task(cases, table, network={"name": "Asks"}).build(), AsksForANumber)
 
 
 def test_a_network_of_monai_passes(cases: list[TrainingCase], table: LabelTable) -> None:
