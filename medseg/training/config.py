@@ -43,8 +43,8 @@ class AugmentConfig(Strict):
     """How a training patch is changed; probabilities are per patch.
 
     `rotate_deg` turns in voxels, as nnU-Net does: where these are no cubes, a patch is sheared a little as well.
-    `artificial_body` shows trunks drawn at random, in which no organ of the data set is: only where all of them are small
-    (none of the body, its bones or lungs), so that a scan of another region stays empty.
+    `artificial_body` shows trunks drawn at random, in which no organ of the data set is: only where all of them are
+    small (none of the body, its bones or lungs), so that a scan of another region stays empty.
     """
 
     rotate_deg: float = Field(15.0, ge=0, le=45)
