@@ -1,12 +1,13 @@
 """The specification's "optimised" network against a tuned plain 3-D U-Net of the same width, one change a row.
 
-`PYTHONPATH=. python benchmarks/ablation.py --config head-neck-oar --work WORK --minutes 30 -o OUT.json`
+`PYTHONPATH=. python benchmarks/ablation.py --config head-neck-oar --work WORK --steps 900 -o OUT.json`
 
-Every row trains with equal counted time, the same seeds, patch and overlap (but for the rows that change these), and is
-scored on the validation patients; the plain network is tuned first over `--rates`, and its best rate is everybody's.
-Memory and time are measured in processes of their own. Rows and seeds that are done are kept: a killed run goes on
-with the same command, and another recipe or other data in WORK are refused. `--no-train` measures memory and time
-alone. `--smoke` tries all of it on computed bodies.
+Every row trains with equally many steps, which mean the same on every machine, the same seeds, patch and overlap (but
+for the rows that change these), and is scored on the validation patients; the plain network is tuned first over
+`--rates`, and its best rate is everybody's. Rows that save memory and compute the same are not trained again.
+Memory and time are measured in processes of their own, `--rounds` of them; they belong to the machine. OUT holds every
+training's scores: a killed run goes on with the same command, on another machine too; another recipe or other data are
+refused. `--no-train` measures memory and time alone. `--smoke` tries all of it on computed bodies.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import statistics
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
 
-from benchmarks.recipe import data_of, keep_recipe, recipe_of
+from benchmarks.recipe import agreed, data_of, keep_recipe, recipe_of
 from medseg.evaluation.paired import compare, mean_dice, score
 from medseg.imaging.emit import emit_json
 from medseg.networks.catalogue import build_network
@@ -34,6 +36,7 @@ from medseg.training.average import start_average
 from medseg.training.cases import read_index
 from medseg.training.config import TrainConfig, load_config, parse_settings
 from medseg.training.foreign import locate
+from medseg.training.journal import read_journal
 from medseg.training.run import train_model
 
 PLAIN: dict[str, Any] = {"residual": False, "attention": False, "deep_supervision": 0, "recompute": 0}
@@ -57,6 +60,8 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "recomputed level": ({"recompute": 1}, {}),
     "memory given back": ({}, {"loop.spare_memory": True}),
 }
+# The same values by another way: what they change are time and memory.
+SAME_VALUES = ("recomputed level", "memory given back")
 
 
 def _all_together() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -78,21 +83,21 @@ class Arguments:
     work: Path
     """Folder for runs; the same command goes on in it."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """JSON file of the result."""
+    """JSON file of the result, gone on with where it exists."""
     config: str = "head-neck-oar"
     """Config or preset: data, width, patch."""
-    minutes: float = 30.0
-    """Counted training time of each run."""
+    steps: int = 900
+    """Of every training."""
     seeds: tuple[int, ...] = (0, 1)
     """One run of each row a seed."""
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
-    """Learning rates that the plain network is tuned over, with half the time."""
+    """Learning rates that the plain network is tuned over, with half the steps."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Which rows; `plain` is always needed."""
     train: bool = True
     """Without: memory and times alone, in minutes."""
     rounds: int = 3
-    """Of measuring memory and times, all rows in turn."""
+    """Of measuring memory and times, all rows in turn; 0 leaves them as OUT has them."""
     set_: Annotated[tuple[str, ...], tyro.conf.arg(name="set")] = ()
     """Further settings of all rows, KEY=VALUE."""
     smoke: bool = False
@@ -103,23 +108,44 @@ def main(given: Arguments) -> dict[str, Any]:
     """Train, score, measure, compare, write."""
     given = _smoke(given) if given.smoke else given
     config = load_config(given.config, parse_settings(given.set_))
-    found: dict[str, Any] = {"machine": machine(), "versions": versions()}
-    runs: dict[str, list[dict[str, Any]]] = {}
+    found = _begun(given, config)
     if given.train:
-        rate = _tuned(given, config)
-        found |= {"minutes": given.minutes, "rate": rate}
-        runs = {n: [_run(given, config, n, seed, rate, given.minutes) for seed in given.seeds] for n in given.rows}
-    rounds = [{name: measured(config, name) for name in given.rows} for _ in range(given.rounds)]
-    found["rows"] = {name: _scored(runs, name) | _costs(rounds, name) for name in given.rows}
-    emit_json(given.out, found)
-    print(json.dumps({n: {k: v for k, v in row.items() if k != "runs"} for n, row in found["rows"].items()}, indent=2))
+        _train(given, config, found)
+    if given.rounds:
+        found["costs"] = [{name: measured(config, name) for name in given.rows} for _ in range(given.rounds)]
+        found["machine"] = machine()
+    _write(given, found)
+    print(json.dumps(found["rows"], indent=2))
     return found
 
 
+def _begun(given: Arguments, config: TrainConfig) -> dict[str, Any]:
+    """What OUT holds, if it was trained on the same data."""
+    none = {"machine": machine(), "versions": versions(), "trainings": {}, "costs": []}
+    before = json.loads(given.out.read_text()) if given.out.is_file() else none
+    return agreed(given.out, before, {"data": _data(config)})
+
+
+def _train(given: Arguments, config: TrainConfig, found: dict[str, Any]) -> None:
+    """Tune the plain network, then train every row; OUT is written after each."""
+    found |= {"steps": given.steps, "seeds": given.seeds, "rate": _tuned(given, config, found)}
+    for seed, name in product(given.seeds, given.rows):
+        if name not in SAME_VALUES:
+            _run(given, config, found, name, seed, found["rate"], given.steps)
+            _write(given, found)
+
+
+def _write(given: Arguments, found: dict[str, Any]) -> None:
+    """OUT, with a row for whatever is trained with all seeds, or measured."""
+    rows = {name: _scored(found, name) | _costs(found["costs"], name) for name in ROWS}
+    emit_json(given.out, found | {"rows": {name: row for name, row in rows.items() if row}})
+    found["rows"] = json.loads(given.out.read_text())["rows"]
+
+
 def _smoke(given: Arguments) -> Arguments:
-    own = ("loop.max_steps=6", "loop.warmup_steps=1", "loop.workers=0", "loop.validate_steps=0", "phantoms.train=3")
-    few = {"seeds": (0,), "rates": (1e-2,), "rows": ("plain", "attention", "all"), "rounds": 1}
-    return replace(given, config="smoke", minutes=1.0, set_=(*own, *given.set_), **few)
+    own = ("loop.warmup_steps=1", "loop.workers=0", "loop.validate_steps=0", "phantoms.train=3")
+    few = {"seeds": (0,), "rates": (1e-2,), "rows": ("plain", "attention", "all"), "rounds": 1, "steps": 6}
+    return replace(given, config="smoke", set_=(*own, *given.set_), **few)
 
 
 def options_of(config: TrainConfig, name: str) -> dict[str, Any]:
@@ -136,33 +162,45 @@ def settings_of(name: str) -> dict[str, Any]:
     return PLAIN_TRAINING | ROWS[name][1]
 
 
-def _tuned(given: Arguments, config: TrainConfig) -> float:
-    """The rate with which the plain network scores best in half the time."""
+def _tuned(given: Arguments, config: TrainConfig, found: dict[str, Any]) -> float:
+    """The rate with which the plain network scores best in half the steps."""
     if len(given.rates) == 1:
         return given.rates[0]
-    tried = {rate: _run(given, config, "plain", given.seeds[0], rate, given.minutes / 2) for rate in given.rates}
+    tried = {rate: _run(given, config, found, "plain", given.seeds[0], rate, given.steps // 2) for rate in given.rates}
     return max(tried, key=lambda rate: float(tried[rate]["mean_dice"]))
 
 
-def _run(given: Arguments, config: TrainConfig, name: str, seed: int, rate: float, minutes: float) -> dict[str, Any]:
-    folder = given.work / f"{name.replace(' ', '-')}-{seed}-{rate:g}-{minutes:g}min"
-    steps = config.loop.max_steps if given.smoke else 10**6
-    own: dict[str, Any] = {"network.options": options_of(config, name), "loop.learning_rate": rate, "loop.seed": seed}
-    own |= {"loop.max_minutes": minutes, "loop.max_steps": steps, "cache": given.work / "cache"}
-    settings = parse_settings(given.set_) | settings_of(name) | own
-    keep_recipe(folder, {"recipe": recipe_of(load_config(given.config, settings)), "data": _data(config)})
-    done = folder / "scored.json"
-    if done.is_file():
-        return dict(json.loads(done.read_text()))
+def _run(
+    given: Arguments, config: TrainConfig, found: dict[str, Any], row: str, seed: int, rate: float, steps: int
+) -> dict[str, Any]:
+    """A training, from OUT, or what is left of it; its scores, and what a step took here."""
+    name = _name(row, seed, rate, steps)
+    own: dict[str, Any] = {"network.options": options_of(config, row), "loop.learning_rate": rate, "loop.seed": seed}
+    own |= {"loop.max_steps": steps, "cache": given.work / "cache"}
+    settings = parse_settings(given.set_) | settings_of(row) | own
+    recipe = recipe_of(load_config(given.config, settings))
+    if name in found["trainings"]:
+        return agreed(given.out, found["trainings"][name], {"recipe": recipe})
+    folder = given.work / name
+    keep_recipe(folder, {"recipe": recipe, "data": found["data"]})
     train_model(given.config, folder, resume=True, stage="full", overrides=settings)
+    found["trainings"][name] = {"recipe": recipe} | _result(config, folder)
+    return dict(found["trainings"][name])
+
+
+def _name(row: str, seed: int, rate: float, steps: int) -> str:
+    return f"{row.replace(' ', '-')}-{seed}-{rate:g}-{steps}steps"
+
+
+def _result(config: TrainConfig, folder: Path) -> dict[str, Any]:
     index = folder / "data" / "index.json" if config.index is None else locate(config.index)[0]
     dataset = read_index(index)
     organs = list(dataset.labels)
     scores = score(folder / "validation", dataset.of("validation")[0].label.parent, index, organs)
-    found = {"seed": seed, "rate": rate, "organs": organs, "scores": scores, "mean_dice": mean_dice(scores, organs)}
-    found["patients"] = {case.id: case.patient for case in dataset.of("validation")}
-    emit_json(done, found)
-    return found
+    seconds = [row["seconds_per_step"] for row in read_journal(folder) if "seconds_per_step" in row]
+    patients = {case.id: case.patient for case in dataset.of("validation")}
+    found = {"organs": organs, "scores": scores, "mean_dice": mean_dice(scores, organs), "patients": patients}
+    return found | {"seconds_per_step": round(statistics.median(seconds), 3) if seconds else None}
 
 
 def _data(config: TrainConfig) -> dict[str, Any]:
@@ -170,17 +208,26 @@ def _data(config: TrainConfig) -> dict[str, Any]:
     return {} if config.index is None else data_of(read_index(locate(config.index)[0]))
 
 
-def _scored(runs: dict[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
-    if not runs:
+def _scored(found: dict[str, Any], name: str) -> dict[str, Any]:
+    """The row against the plain one; nothing before both are trained with all seeds."""
+    if "rate" not in found:
         return {}
-    scores = {row: [run["scores"] for run in runs[row]] for row in (name, "plain")}
-    first = runs[name][0]
-    pair = compare(scores[name], scores["plain"], first["organs"], first.get("patients"))
-    return {"against_plain": pair, "runs": runs[name]}
+    ours, plain = (
+        [found["trainings"].get(_name(row, seed, found["rate"], found["steps"])) for seed in found["seeds"]]
+        for row in (name, "plain")
+    )
+    if not (all(ours) and all(plain)):
+        return {}
+    scores = [[run["scores"] for run in runs] for runs in (ours, plain)]
+    organs = ours[0]["organs"]
+    means = {organ: statistics.fmean(mean_dice(run, [organ]) for run in scores[0]) for organ in organs}
+    return {"against_plain": compare(*scores, organs, ours[0]["patients"]), "organs": means}
 
 
 def _costs(rounds: list[dict[str, dict[str, float]]], name: str) -> dict[str, Any]:
     """What the row took in every round, and as a share of what the plain one took in the same: least, middle, most."""
+    if not rounds or name not in rounds[0]:
+        return {}
     taken = {key: [one[name][key] for one in rounds] for key in rounds[0][name]}
     shares = {key: sorted(one[name][key] / one["plain"][key] for one in rounds) for key in taken}
     spread = {key: [round(f(all_), 3) for f in (min, statistics.median, max)] for key, all_ in shares.items()}

@@ -195,11 +195,11 @@ def _accuracy(package: ModelPackage, ablation: Path | None) -> Row:
         pair = found["rows"]["all"]["against_plain"]
         means = [100 * pair[side]["mean"] for side in ("theirs", "ours")]
         limits = pair["interval_95"] and [100 * limit for limit in pair["interval_95"]]
-        gap, minutes = 100 * pair["difference"], float(found["minutes"])
+        gap, steps = 100 * pair["difference"], int(found["steps"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{ablation} is no result of benchmarks/ablation.py: {error}.") from error
     ratio = f"{gap:+.1f} points" + (f" ({limits[0]:+.1f} to {limits[1]:+.1f})" if limits else "")
-    on = f"{pair['patients']} patients, {minutes:g} minutes of training each"
+    on = f"{pair['patients']} patients, {steps} steps of training each"
     return Row(what, claimed, f"{means[0]:.1f} %", f"{means[1]:.1f} %", ratio, on)
 
 

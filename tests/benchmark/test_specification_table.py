@@ -28,7 +28,7 @@ PAIR: dict[str, Any] = {
 @pytest.fixture
 def ablation(tmp_path: Path) -> Path:
     path = tmp_path / "ablation.json"
-    path.write_text(json.dumps({"minutes": 30.0, "rows": {"all": {"against_plain": PAIR}}}))
+    path.write_text(json.dumps({"steps": 900, "rows": {"all": {"against_plain": PAIR}}}))
     return path
 
 
@@ -52,7 +52,7 @@ def test_without_trainings_their_row_says_what_is_missing(tmp_path: Path, ablati
     row = specification(tiny_package(tmp_path / "tiny"), None, 1, (24, 20, 18))[-1]
     assert "benchmarks/ablation.py" in row.on
     one = PAIR | {"patients": 1, "interval_95": None}
-    ablation.write_text(json.dumps({"minutes": 30.0, "rows": {"all": {"against_plain": one}}}))
+    ablation.write_text(json.dumps({"steps": 900, "rows": {"all": {"against_plain": one}}}))
     assert specification(tiny_package(tmp_path / "one"), ablation, 1, (24, 20, 18))[-1].ratio == "+3.0 points"
     ablation.write_text("{}")
     with pytest.raises(DataError, match=r"ablation\.json is no result"):

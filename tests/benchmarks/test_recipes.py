@@ -191,16 +191,21 @@ def test_a_row_under_another_setting_is_no_result_of_this_one(
     dataset: Dataset, corrected: Dataset, tmp_path: Path, trained: list[Path]
 ) -> None:
     given = ablation.Arguments(tmp_path / "work", tmp_path / "out.json", config="smoke")
+    trainings: dict[str, Any] = {}
 
     def row(index: str, *settings: str) -> dict[str, Any]:
         changed = replace(given, set_=(f"index={tmp_path / index / 'index.json'}", "phantoms=null", *settings))
         config = load_config(changed.config, ablation.parse_settings(changed.set_))
-        return ablation._run(changed, config, "plain", 0, 1e-2, 1.0)
+        found = {"trainings": trainings, "data": ablation._data(config)}
+        return ablation._run(changed, config, found, "plain", 0, 1e-2, 9)
 
     before = row("bodies")
     assert row("bodies") == before
     assert len(trained) == 1
-    with pytest.raises(SystemExit, match=r"plain-0-0\.01-1min was made .*loop\.gradient_clip: 1\.0 there, 0\.5 here"):
+    with pytest.raises(SystemExit, match=r"out\.json was made .*loop\.gradient_clip: 1\.0 there, 0\.5 here"):
+        row("bodies", "loop.gradient_clip=0.5")
+    trainings.clear()  # what is left of a run that was killed
+    with pytest.raises(SystemExit, match=r"plain-0-0\.01-9steps was made .*loop\.gradient_clip: 1\.0 there, 0\.5 here"):
         row("bodies", "loop.gradient_clip=0.5")
     with pytest.raises(SystemExit, match=r"data\.cases\.t00"):
         row("moved")

@@ -99,13 +99,20 @@ def test_the_comparison_runs_on_computed_bodies_and_goes_on(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_ablation_runs_on_computed_bodies(tmp_path: Path) -> None:
-    run("ablation.py", "--work", str(tmp_path / "work"), "-o", str(tmp_path / "out.json"))
+def test_the_ablation_runs_on_computed_bodies_and_goes_on(tmp_path: Path) -> None:
+    options = ("--work", str(tmp_path / "work"), "-o", str(tmp_path / "out.json"))
+    assert "step 6/6" in run("ablation.py", *options)
     rows = load(tmp_path / "out.json")["rows"]
     assert set(rows) == {"plain", "attention", "all"}
     assert rows["plain"]["against_plain"]["difference"] == 0
     assert rows["plain"]["cost_share"] == {key: [1.0, 1.0, 1.0] for key in ("training_mb", "step_s", "window_s")}
     assert all(value > 0 for row in rows.values() for values in row["cost"].values() for value in values)
+    shutil.rmtree(tmp_path / "work")
+    assert "step 6" not in run("ablation.py", *options)  # the result is enough, on another machine too
+    again = load(tmp_path / "out.json")["rows"]
+    assert {name: row["against_plain"] for name, row in again.items()} == {
+        n: r["against_plain"] for n, r in rows.items()
+    }
 
 
 @pytest.mark.slow
