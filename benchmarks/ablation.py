@@ -5,18 +5,20 @@
 Every row trains with equally many steps, which mean the same on every machine, the same seeds, patch and overlap (but
 for the rows that change these), and is scored on the validation patients; the plain network is tuned first over
 `--rates`, and its best rate is everybody's. Rows that save memory and compute the same are not trained again.
-Memory and time are measured in processes of their own, `--rounds` of them; they belong to the machine. OUT holds every
-training's scores: a killed run goes on with the same command, on another machine too; another recipe or other data are
-refused. `--no-train` measures memory and time alone. `--smoke` tries all of it on computed bodies.
+Memory and time are measured `--rounds` times, on the GPU where there is one; they belong to the machine. OUT holds
+every training's scores: a killed run goes on with the same command, on another machine too; another recipe or other
+data are refused. `--no-train` measures memory and time alone. `--smoke` tries all of it on computed bodies.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -235,29 +237,32 @@ def _costs(rounds: list[dict[str, dict[str, float]]], name: str) -> dict[str, An
 
 
 def measured(config: TrainConfig, name: str) -> dict[str, float]:
-    """Memory and time of a row's training, and time of its inference, each in a fresh process."""
+    """Memory and time of a row's training, and time of its inference: on a CPU, each in a fresh process."""
     row = (options_of(config, name), settings_of(name), config.patch_size)
-    return _in_process(_training_cost, *row) | _in_process(_window_cost, *row)
+    apart = _called if torch.cuda.is_available() else _in_process
+    return apart(_training_cost, *row) | apart(_window_cost, *row)
 
 
-def _built(options: dict[str, Any], settings: dict[str, Any]) -> tuple[torch.nn.Module, Any]:
-    """The network laid out as in training, and its precision."""
-    network = build_network("Optimized3DUNet", options | {"out_channels": 8}).to(memory_format=torch.channels_last_3d)
-    return network, torch.autocast("cpu", torch.bfloat16, enabled=settings["loop.precision"] == "bf16")
+def _built(options: dict[str, Any], settings: dict[str, Any]) -> tuple[torch.nn.Module, Any, torch.device]:
+    """The network laid out as in training, its precision, and where it is."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = build_network("Optimized3DUNet", options | {"out_channels": 8})
+    network = network.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    half = torch.autocast(device.type, torch.bfloat16, enabled=settings["loop.precision"] == "bf16")
+    return network, half, device
 
 
 def _training_cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
-    """Peak memory and seconds of a step, the median of three."""
-    network, half = _built(options, settings)
+    """Peak memory and seconds of a step, the median but for the first (a GPU's first three)."""
+    network, half, device = _built(options, settings)
     if settings["loop.spare_memory"] and not give_back_at_once():
         raise SystemExit("The row `memory given back` needs glibc.")
-    before = _peak_mb(anew=True)
+    before = _peak_mb(device, anew=True)
     average = None if settings["loop.ema_decay"] is None else start_average(network)  # noqa: F841 - held, as training does
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    image = torch.randn(2, 1, *patch).to(memory_format=torch.channels_last_3d)
-    steps = []
-    for _ in range(4):
-        began = time.perf_counter()
+    image = torch.randn(2, 1, *patch, device=device).to(memory_format=torch.channels_last_3d)
+
+    def step() -> None:
         with half:
             outputs = network(image)
             heads = outputs if isinstance(outputs, (list, tuple)) else [outputs]
@@ -265,27 +270,43 @@ def _training_cost(options: dict[str, Any], settings: dict[str, Any], patch: tup
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        steps.append(time.perf_counter() - began)
-    peak = max(0.1, _peak_mb() - before)
-    return {"training_mb": round(peak, 1), "step_s": round(statistics.median(steps[1:]), 4)}
+
+    seconds = _seconds(step, device)
+    return {"training_mb": round(max(0.1, _peak_mb(device) - before), 1), "step_s": seconds}
 
 
 def _window_cost(options: dict[str, Any], settings: dict[str, Any], patch: tuple[int, int, int]) -> dict[str, float]:
-    """Seconds of one window, the median of four."""
-    network, half = _built(options, settings)
-    image = torch.randn(1, 1, *patch).to(memory_format=torch.channels_last_3d)
-    windows = []
+    """Seconds of one window, the median but for the first (a GPU's first three)."""
+    network, half, device = _built(options, settings)
+    image = torch.randn(1, 1, *patch, device=device).to(memory_format=torch.channels_last_3d)
+    network.eval()
     with torch.inference_mode(), half:
-        network.eval()
-        for _ in range(5):
-            began = time.perf_counter()
-            network(image)
-            windows.append(time.perf_counter() - began)
-    return {"window_s": round(statistics.median(windows[1:]), 4)}
+        return {"window_s": _seconds(lambda: network(image), device)}
 
 
-def _peak_mb(*, anew: bool = False) -> float:
-    """The largest resident memory so far; `anew` forgets what went before (imports), where the system can."""
+def _seconds(act: Callable[[], object], device: torch.device) -> float:
+    """A CPU's first time warms up; a GPU chooses its ways in the first few, and is quick enough for twenty."""
+    on_gpu = device.type == "cuda"
+    taken = []
+    for _ in range(23 if on_gpu else 5):
+        began = time.perf_counter()
+        act()
+        if on_gpu:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return round(statistics.median(taken[3 if on_gpu else 1 :]), 5)
+
+
+def _peak_mb(device: torch.device, *, anew: bool = False) -> float:
+    """The largest memory so far: the GPU's tensors, or what is resident. `anew` forgets what went before (imports).
+
+    On a GPU what lies there already counts: that is the network, which a CPU has in memory before it is asked, too.
+    """
+    if device.type == "cuda":
+        if anew:
+            torch.cuda.reset_peak_memory_stats()
+            return 0.0
+        return torch.cuda.max_memory_allocated() / 2**20
     if anew:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
@@ -293,6 +314,13 @@ def _peak_mb(*, anew: bool = False) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _called(act: Any, *given: Any) -> Any:
+    """Here: a GPU's peak is set to nothing before, and what went before is let go."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    return act(*given)
 
 
 def _in_process(act: Any, *given: Any) -> Any:
