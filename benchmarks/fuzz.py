@@ -1,6 +1,6 @@
 """Fuzzing: mutated scans against independent readers. Nothing may crash or hang, and nothing may be read otherwise.
 
-    python benchmarks/fuzz.py --examples 12000 --out benchmarks/results/fuzz.json
+    PYTHONPATH=. python benchmarks/fuzz.py --examples 14000 --seed 404 --out benchmarks/results/fuzz.json
 
 Hypothesis mutates headers and bytes of seed files (NIfTI, NRRD, MHA, DICOM in several transfer syntaxes, zip). Each
 mutant is read in the reading room under 5 s of computing and 2 GB. Where it is accepted, its voxels and its affine have
@@ -292,7 +292,7 @@ def run(examples: int, start: int) -> dict[str, Any]:
                   f"{len(tally.faults)} faults", flush=True)  # fmt: skip
     room.close()
     return {
-        "command": f"python benchmarks/fuzz.py --examples {examples} --seed {start}",
+        "command": f"PYTHONPATH=. python benchmarks/fuzz.py --examples {examples} --seed {start}",
         "date": now(),
         "mutants": sum(tally.refused.values()) + sum(tally.accepted.values()) + len(tally.faults),
         "refused": dict(tally.refused.most_common()),

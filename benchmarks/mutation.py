@@ -1,6 +1,6 @@
 """Mutation testing: do the tests notice when geometry, intake, restore or measure compute something else?
 
-    PYTHONPATH=. python benchmarks/mutation.py --sample 400 --seed 2611 --out benchmarks/results/mutation.json
+    PYTHONPATH=. python benchmarks/mutation.py --sample 300 --seed 2711 --out benchmarks/results/mutation.json
 
 Each mutant changes one operator, comparison, constant, condition or call in a copy of the sources. All tests run once
 under a tracer; a mutant is then tried by the tests that reach its statement, quickest first, until one fails. The
@@ -115,7 +115,7 @@ def report(asked: argparse.Namespace, by_area: dict[str, list[Mutant]], known: d
     same = sum(one["place"] in equivalent for one in fates.values() if not _is_killed(one))
     areas = {area: _area(area, by_area[area], fates) for area in AREAS}
     return {
-        "command": f"python benchmarks/mutation.py --sample {asked.sample} --seed {asked.seed}",
+        "command": f"PYTHONPATH=. python benchmarks/mutation.py --sample {asked.sample} --seed {asked.seed}",
         "date": now(),
         "mutants": len(fates),
         "killed": killed,

@@ -94,7 +94,7 @@ def report(asked: argparse.Namespace, visits: list[Visit], samples: list[Sample]
     taken = [visit for visit in visits if visit.fate != "busy"]
     held = memory(samples)
     found = {
-        "command": f"python benchmarks/soak.py --minutes {asked.minutes:g}",
+        "command": f"PYTHONPATH=. python benchmarks/soak.py --minutes {asked.minutes:g}",
         "date": now(),
         "minutes": asked.minutes,
         "clients": asked.clients,

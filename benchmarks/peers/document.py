@@ -158,7 +158,7 @@ def _mutants(root: Path) -> str:
 def _soak(root: Path) -> str:
     found = _stored(root, "soak")
     if not found:
-        return "**Soak**: not run for its full time; `python benchmarks/soak.py --minutes 30`."
+        return "**Soak**: not run for its full time; `PYTHONPATH=. python benchmarks/soak.py --minutes 30`."
     server, queue = found["memory"]["server_mb"], found["queue_s"]
     return (
         f"**Soak** (`{found['command']}`): {found['minutes']:g} minutes, {found['clients']} protocol clients and "
