@@ -69,7 +69,7 @@ class Arguments:
     memory_targets: tuple[float, ...] = (2.0, 4.0, 8.0)
     """GB that nnU-Net's planner is given."""
     trainers: tuple[str, ...] = (PLAIN,)
-    """nnU-Net's own. nnUNetTrainerNoMirroring+nnUNetTrainerAdam1en3 tells left from right and learns sooner."""
+    """nnU-Net's own. nnUNetTrainer_onlyMirror01+nnUNetTrainerAdam1en3 tells left from right and learns sooner."""
     choose_minutes: float = 10.0
     """Of each plan with each trainer, to choose the pair that goes on."""
     bf16: bool = False
