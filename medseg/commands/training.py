@@ -25,10 +25,10 @@ def train(
 ) -> int:
     """Train a model from one config and put the finished package into OUT/package.
 
-    `medseg train smoke -o RUN` needs no data and takes a minute; `medseg train head-neck-oar -o RUN` reproduces the
-    shipped model. First comes the small-batch validation, some minutes that try everything the full training needs and
-    forecast when it ends; the full training starts when that was sound. A run that was killed goes on with --resume and
-    ends with the same weights. Several processes or machines: `torchrun --nproc-per-node N -m medseg train ...`.
+    `medseg train smoke -o RUN` needs no data and takes a minute; `medseg train head-neck-oar -o RUN` is today's recipe
+    of the shipped model (1.1.0 itself: `--set neglected_weight=1 loop.precision=bf16`). First comes the small-batch
+    validation, some minutes that try everything the full training needs and forecast when it ends; the full training
+    starts when that was sound. A run that was killed goes on with --resume and ends with the same weights. Several processes or machines: `torchrun --nproc-per-node N -m medseg train ...`.
     See also `medseg train check` (faults of a dataset) and `medseg train plan` (a config for it).
 
     Exit codes: 0 done, 3 with `--stage small` where the small-batch validation was not sound.
@@ -45,7 +45,8 @@ def train(
         folds: Cross-validation: in how many folds the cases are parted, whatever split the dataset has. With --fold
             alone: 5, or as many as the config says.
         fold: The fold that validates, from 0 on; one run a fold. With --folds alone: 0, or the config's.
-        set_: Further settings in place of the config's, e.g. loop.learning_rate=1e-3 batch_size=4.
+        set_: Further settings in place of the config's, e.g. loop.learning_rate=1e-3 batch_size=4, all
+            behind one --set.
     """
     from medseg.training.config import parse_settings
     from medseg.training.run import train_model
