@@ -46,8 +46,7 @@ def train(
         folds: Cross-validation: in how many folds the cases are parted, whatever split the dataset has. With --fold
             alone: 5, or as many as the config says.
         fold: The fold that validates, from 0 on; one run a fold. With --folds alone: 0, or the config's.
-        set_: Further settings in place of the config's, e.g. loop.learning_rate=1e-3 batch_size=4, all
-            behind one --set.
+        set_: Further settings in place of the config's, e.g. loop.learning_rate=1e-3 batch_size=4.
     """
     from medseg.training.config import parse_settings
     from medseg.training.run import train_model

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from medseg.errors import MedsegError
+from medseg.runtime.repeated import several, together
 
 Commands = Mapping[str, Callable[..., Any]]
 
@@ -20,7 +21,7 @@ def run_commands(commands: Commands, argv: Sequence[str], program: str, descript
     """Run the command that `argv` names; each returns an exit code. Errors of the project are one sentence."""
     try:
         code = tyro.extras.subcommand_cli_from_dict(
-            dict(commands), prog=program, description=description, args=list(argv)
+            dict(commands), prog=program, description=description, args=_whole(commands, argv)
         )
     except MedsegError as error:
         # Escaped and unwrapped: paths hold brackets, and are copied from the terminal.
@@ -32,3 +33,9 @@ def run_commands(commands: Commands, argv: Sequence[str], program: str, descript
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing fails at exit
         code = 141
     sys.exit(code)
+
+
+def _whole(commands: Commands, argv: Sequence[str]) -> list[str]:
+    """The arguments, with what was given in several places put together."""
+    command = commands.get(argv[0]) if argv else None
+    return list(argv) if command is None else together(argv, several(command))

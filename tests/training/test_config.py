@@ -62,9 +62,9 @@ def test_settings_on_the_command_line_reach_the_run(tmp_path: Path, monkeypatch:
     """Flags that nobody gave once won over `--set`, and nulls were dropped."""
     seen: dict[str, Any] = {}
     monkeypatch.setattr("medseg.training.run.train_model", lambda *given, **named: seen.update(named))
-    options = ["--set", "loop.max_steps=10", "loop.seed=4", "loop.ema_decay=null", "folds.number=1"]
+    options = ["--set", "loop.max_steps=10", "loop.seed=4", "loop.ema_decay=null"]
     with pytest.raises(SystemExit):
-        main(["train", "smoke", "-o", str(tmp_path / "run"), "--folds", "3", *options])
+        main(["train", "smoke", "-o", str(tmp_path / "run"), "--folds", "3", *options, "--set", "folds.number=1"])
     config = load_config("smoke", seen["overrides"])
     assert (config.loop.max_steps, config.loop.seed, config.loop.ema_decay) == (10, 4, None)
     assert config.folds is not None
