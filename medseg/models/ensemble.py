@@ -11,10 +11,9 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from medseg.errors import ConfigError
-from medseg.imaging.emit import emit_text, sha256_file
 from medseg.models.card import ModelCard, NetworkSpec
-from medseg.models.importers.package import emit_weights, free_folder
-from medseg.models.store import CARD, WEIGHTS, ModelPackage, load_model
+from medseg.models.importers.package import write_package
+from medseg.models.store import WEIGHTS, ModelPackage, load_model
 from medseg.networks.shared_kernels import expand
 from medseg.runtime.provenance import now
 
@@ -29,21 +28,18 @@ def make_ensemble(members: Sequence[str | Path], shelf: Path, name: str, *, vers
         version: of the ensemble.
 
     Raises:
-        ConfigError: fewer than two members, one twice, members that do not fit together, or a name that is taken.
+        ConfigError: fewer than two members, one twice, members that do not fit together, or a name or version that is
+            taken.
         ModelIntegrityError, UnknownModelError: a member is damaged or not there.
     """
     packages = [load_model(member) for member in members]
     _check(packages)
-    folder = free_folder(shelf, name)
     weights = {
         f"members.{number}.{key}": tensor
         for number, package in enumerate(packages)
         for key, tensor in expand(load_file(package.file(WEIGHTS))).items()
     }
-    emit_weights(folder / WEIGHTS, weights)
-    card = _card(packages, name, version).model_copy(update={"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
-    emit_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
-    return folder
+    return write_package(_card(packages, name, version), weights, shelf)
 
 
 def _check(packages: Sequence[ModelPackage]) -> None:

@@ -7,8 +7,11 @@ Whoever changes a shelf holds its lock from reading that file to writing it; rea
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +71,31 @@ def register(package: Path, shelf: Path) -> Version:
     _make(shelf)
     with locked(shelf / LOCK):
         return _put(source, shelf)
+
+
+@contextmanager
+def new_place(shelf: Path, name: str, version: str) -> Iterator[Path]:
+    """The folder `shelf/name` for a package that is made there, under the shelf's lock.
+
+    What the bare name means on the shelf stays as it is.
+
+    Raises:
+        ConfigError: no folder can have the name, one has it already, or that version of it stands on the shelf.
+        OutputError: the shelf cannot be locked or written.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,60}", name):
+        raise ConfigError(f"{name!r} cannot be a model's name.", advice="Use letters, digits, dots and hyphens.")
+    _make(shelf)
+    with locked(shelf / LOCK):
+        if (shelf / name).exists():
+            raise ConfigError(f"{shelf / name} is there already.", advice="Choose another --name, or delete it.")
+        others = versions_of(name, shelf)
+        if any(other.id == f"{name}@{version}" for other in others):
+            advice = "A version is never replaced: choose another --version or --name."
+            raise ConfigError(f"{name}@{version} stands on {shelf} already.", advice=advice)
+        if others:
+            _write(shelf, name, _history(name, shelf))
+        yield shelf / name
 
 
 def _make(shelf: Path) -> None:

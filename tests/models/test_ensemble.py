@@ -15,6 +15,7 @@ from medseg.errors import ConfigError
 from medseg.inference.backends.torch_backend import load_network
 from medseg.models.ensemble import make_ensemble
 from medseg.models.store import CARD, WEIGHTS, ModelPackage, load_model
+from medseg.models.versions import promote, register, versions_of
 from medseg.runtime.options import Options
 from tests.inference.backends.packages import PATCH, tiny_package
 from tests.inference.planted import planted_volume, write_package
@@ -76,3 +77,21 @@ def test_what_does_not_fit_together_is_refused(members: list[ModelPackage], tmp_
     with pytest.raises(ConfigError, match="is there already"):
         make_ensemble([one, other], tmp_path / "shelf", "both")
     assert (tmp_path / "shelf" / "both" / CARD).is_file()
+
+
+def test_a_version_is_not_replaced_and_a_name_keeps_its_meaning(
+    members: list[ModelPackage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "shelf"
+    monkeypatch.setenv("MEDSEG_MODELS", str(shelf))
+    used = register(members[0].folder, shelf)
+    name = members[0].card.name
+    folders = [member.folder for member in members]
+    with pytest.raises(ConfigError, match=rf"{used.id} stands on .* already"):
+        make_ensemble(folders, shelf, name, version=members[0].card.version)
+    assert not (shelf / name).exists()
+    make_ensemble(folders, shelf, name, version="9.0.0")
+    assert load_model(name).sha256 == members[0].sha256  # until the new one is promoted
+    assert [version.id for version in versions_of(name, shelf) if version.current] == [used.id]
+    promote(f"{name}@9.0.0", shelf)
+    assert load_model(name).card.version == "9.0.0"

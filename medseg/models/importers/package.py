@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from medseg.labels import LabelTable
 from medseg.models.card import InputSpec, ModelCard, NetworkSpec
 from medseg.models.importers.foreign import ForeignModel
 from medseg.models.store import CARD, WEIGHTS
+from medseg.models.versions import new_place
 from medseg.networks.catalogue import build_network
 from medseg.runtime.provenance import now, versions
 
@@ -36,26 +36,22 @@ def write_foreign(
         ConfigError: a name that is no folder name, or one that is taken.
         ModelImportError: weights that do not fit the network or are not finite.
     """
-    folder = free_folder(shelf, name)
     _check_weights(model, network)
-    card = make_card(model, network, name, version, licence)
-    emit_weights(folder / WEIGHTS, model.weights)
-    card = card.model_copy(update={"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
-    emit_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
-    return folder
+    return write_package(make_card(model, network, name, version, licence), model.weights, shelf)
 
 
-def free_folder(shelf: Path, name: str) -> Path:
-    """Where a package of that name goes.
+def write_package(card: ModelCard, weights: Mapping[str, Tensor], shelf: Path) -> Path:
+    """Weights, then the card that seals them, to `shelf/NAME`; what the name meant before, it goes on to mean.
 
     Raises:
-        ConfigError: no folder can have the name, or one has it already.
+        ConfigError: a name that is no folder's, or one that is taken with this version.
+        OutputError: it could not be written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,60}", name):
-        raise ConfigError(f"{name!r} cannot be a model's name.", advice="Use letters, digits, dots and hyphens.")
-    if (shelf / name).exists():
-        raise ConfigError(f"{shelf / name} is there already.", advice="Choose another --name, or delete it.")
-    return shelf / name
+    with new_place(shelf, card.name, card.version) as folder:
+        emit_weights(folder / WEIGHTS, weights)
+        card = card.model_copy(update={"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
+        emit_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
+    return folder
 
 
 def make_card(model: ForeignModel, network: NetworkSpec, name: str, version: str, licence: str) -> ModelCard:
