@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
+from medseg.training.launchers import adopt_open_mpi
 
 T = TypeVar("T")
 
@@ -59,7 +60,12 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[Ranks]:
-    """Take one's place among the ranks that torchrun started; alone without it. Leaves them at the end."""
+    """Take one's place among the ranks that torchrun or mpirun started; alone without. Leaves them at the end.
+
+    Raises:
+        ConfigError: no such device here, or ranks that do not know where to meet.
+    """
+    adopt_open_mpi(os.environ)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if world == 1:
