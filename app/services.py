@@ -275,10 +275,6 @@ class Desk:
             return None
         return read_result(self.run_folder(study, number))
 
-    def series_of(self, study: str, visitor: str) -> str | None:
-        """The series that was chosen, where one was."""
-        return self.entry(study, visitor).series
-
     def close(self) -> None:
         """Stop all jobs and delete all folders."""
         self._closed.set()

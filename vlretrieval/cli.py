@@ -119,7 +119,7 @@ def train(
     Then `vlretrieval index ... --model OUT/package` makes an archive that is searched by its vectors as well.
 
     Args:
-        config: A YAML file or the name of a preset (`pairs`).
+        config: A YAML file or the name of a preset: `pairs`, `ct-facts`.
         out: Run folder: what was seen of the scans, checkpoint, log, package.
         max_steps: Optimiser steps, in place of the config's.
         seed: In place of the config's.

@@ -31,7 +31,6 @@ PLACES = {
     "abdomen": ("liver", "spleen", "kidney", "pancreas", "gallbladder", "urinary_bladder", "prostate", "stomach"),
     "limb": ("femur", "humerus"),
 }
-REGIONS = tuple(PLACES)
 LEAST_SHARE = 0.25
 _LUNG_SHARE = 0.2  # of a slice's body: a chest; less are apices or bases
 _TRUNK_CM2, _TRUNK_MM = 380.0, 240.0

@@ -15,8 +15,9 @@ from app.studies import RunView, StudyView, TaskView
 from app.text import name_of, say
 from app.widgets.models import title_of
 from app.widgets.problems import plain, show_problem
-from app.widgets.tables import swatch, volume_text
+from app.widgets.tables import swatch
 from app.widgets.viewer import side_of
+from medseg.exports.words.numbers import volume_text
 
 _POLL_S = 0.4
 

@@ -9,6 +9,7 @@ import streamlit as st
 from app.references import Reference, reference_for
 from app.results import Histogram, OrganRow, Result
 from app.text import name_of, say
+from medseg.exports.words.numbers import volume_text
 
 _COLUMNS = ("organ", "volume", "reference", "hu", "extent", "slices", "edge", "certainty")
 _HINTS = ("reference", "extent", "certainty")
@@ -58,12 +59,6 @@ def swatch(colour: tuple[int, int, int]) -> str:
     """A square of that colour."""
     red, green, blue = colour
     return f'<span class="swatch" style="background-color:rgb({red},{green},{blue})"></span>'
-
-
-def volume_text(volume_ml: float) -> str:
-    """Three digits that matter: 0.42, 12.3, 1,234."""
-    digits = 2 if volume_ml < 1 else 1 if volume_ml < 1000 else 0
-    return f"{volume_ml:,.{digits}f}"
 
 
 def _verdict(row: OrganRow, reference: Reference | None) -> str:

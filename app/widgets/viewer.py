@@ -11,7 +11,7 @@ from app.scans import Scan
 from app.studies import RunView
 from app.text import language, name_of, say, sentences
 from app.widgets.style import assets_path, base_path
-from app.widgets.tables import volume_text
+from medseg.exports.words.numbers import volume_text
 
 # The program is fetched once, by a name that changes with it, and not sent with every page. Streamlit may begin a
 # component that it has given up already, after its successor, and end it in the same breath: that one is never mounted.

@@ -1,1 +1,1 @@
-"""What a user can measure on their own machine: `medseg benchmark memory | tile`."""
+"""What a user can measure on their own machine: `medseg benchmark memory | tile | specification`."""

@@ -85,7 +85,7 @@ def benchmark(
     """Measure this machine: `tile` (what runs a model fastest), `memory` (does a long scan fit?) or `specification`.
 
     `memory` segments a computed scan with random weights, every class everywhere, compares the peak with the
-    forecast and the labels with MONAI's. With 117 classes and 800 slices it takes a quarter of an hour on two cores.
+    forecast and the labels with MONAI's. With 117 classes and 800 slices it takes half an hour or more on two cores.
     `specification` puts each promise of the specification beside what is measured here, ours and its baseline in
     turns; rows that need a GPU are filled where there is one.
 

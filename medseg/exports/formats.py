@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -150,8 +150,3 @@ def order_for(result: Segmentation, source: Path | None, language: Language = "e
     except MedsegError:
         return Order(result, source, None, language)
     return Order(result, source, card if card.version == model.get("version") else None, language)
-
-
-def with_findings(result: Segmentation, more: Sequence[Finding]) -> Segmentation:
-    """The same result, with further remarks."""
-    return replace(result, findings=(*result.findings, *more))

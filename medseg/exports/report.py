@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from medseg.exports.words import Language, explain, organ_name, say
+from medseg.exports.words.numbers import volume_text
 from medseg.imaging.emit import emit_bytes, emit_text
 from medseg.imaging.volume import Finding, Volume, reorient
 from medseg.models.card import ModelCard
@@ -162,12 +163,6 @@ def _row(language: Language, row: Measurement, colour: tuple[int, int, int], ref
         none if row.mean_probability is None else f"{row.mean_probability:.2f}",
     )
     return Row(colour, cells, True)
-
-
-def volume_text(volume_ml: float) -> str:
-    """Three digits that matter: 0.42, 12.3, 1,234."""
-    digits = 2 if volume_ml < 1 else 1 if volume_ml < 1000 else 0
-    return f"{volume_ml:,.{digits}f}"
 
 
 def _range(language: Language, reference: Reference | None, sources: list[str]) -> str:

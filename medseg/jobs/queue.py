@@ -66,7 +66,6 @@ class Job:
     def __init__(self, request: JobRequest, queue: JobQueue) -> None:
         self.id = secrets.token_hex(16)
         self.request = request
-        self.submitted_at = time.time()
         self._status = JobStatus()
         self._queue = queue
         self._stop, self._end = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""The archive's memory: LanceDB, embedded in a folder, or the same on object storage. lancedb is known here alone.
+"""The archive's memory: LanceDB, embedded in a folder, or the same on object storage; this folder alone knows lancedb.
 
 Up to `EXACT_UP_TO` vectors search is exact, on a matrix held in memory; beyond that an index on disk answers, once
 `build_index` has made one. A study's rows appear all at once or not at all: its organs are written before it, and
