@@ -28,6 +28,37 @@ def locked(place: Path, *, folder: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def busy(file: Path) -> Iterator[bool]:
+    """Whether another process holds the lock of `file`, which is made where it is missing; if none does, hold it.
+
+    The system frees it when its holder ends, also while processes that were forked from it live on for a moment. Within
+    one process it holds nobody back.
+
+    Raises:
+        OutputError: it cannot be made or opened.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle = _open(file)
+    except OSError as error:
+        raise OutputError(f"{file} could not be made: {error.strerror or error}.") from error
+    try:
+        yield not _mine(handle)
+    finally:
+        os.close(handle)
+
+
+def _mine(handle: int) -> bool:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks: nobody can be told
+        return True
+    return True
+
+
 def _acquire(place: Path, folder: bool) -> int:
     try:
         handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC) if folder else _open(place)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from torch import nn
 from medseg.errors import ConfigError, DataError
 from medseg.labels import LabelTable
 from medseg.models.card import ModelCard
+from medseg.runtime.lock import busy
 from medseg.training.cache import CaseCache
 from medseg.training.cases import CHECK, Dataset, TrainingCase, read_index
 from medseg.training.checkpoint import LAST
@@ -32,6 +34,7 @@ from medseg.training.validation import card_metrics, validate
 
 Stage = Literal["both", "small", "full"]
 PROFILE_S = 5.0
+LOCK = ".lock"
 _say = partial(print, flush=True)  # a log file shows a long run as it goes
 
 
@@ -60,7 +63,8 @@ def train_model(
         training.
 
     Raises:
-        ConfigError: a bad setting, a network that does not take the patches, or a run that stands there already.
+        ConfigError: a bad setting, a network that does not take the patches, a run that stands there already, or
+            another training at work there.
         DataError: the dataset does not fit together, the small-batch validation was not sound, or a loss is not
             finite (names the cases).
         WorkerError: a rank, or a process that prepares batches, is gone.
@@ -70,17 +74,30 @@ def train_model(
         raise ConfigError(f"{out} holds a run already.", advice="Go on with --resume, or choose another folder.")
     if settings.tracking is not None:
         require_mlflow()
-    with joined(settings.loop.device) as ranks:
-        say = report if ranks.first else _quiet
-        settings, dataset = _with_data(settings, out, ranks, say)
-        _check_network(Path(config).name, settings, dataset)
-        task = _task(settings, dataset, out, say)
-        if settings.small_batch is not None and stage != "full" and not (out / LAST).is_file():
-            _try_first(out, settings, task, dataset, ranks, say, needed=stage == "both")
-        if stage == "small":
-            return None
-        network = _train(settings, task, out, ranks, say)
-    return _finish(out, settings, task, dataset, network, report) if ranks.first else None
+    with ExitStack() as held:
+        with joined(settings.loop.device) as ranks:
+            if ranks.first:
+                held.enter_context(_alone_in(out))
+            say = report if ranks.first else _quiet
+            settings, dataset = _with_data(settings, out, ranks, say)
+            _check_network(Path(config).name, settings, dataset)
+            task = _task(settings, dataset, out, say)
+            if settings.small_batch is not None and stage != "full" and not (out / LAST).is_file():
+                _try_first(out, settings, task, dataset, ranks, say, needed=stage == "both")
+            if stage == "small":
+                return None
+            network = _train(settings, task, out, ranks, say)
+        return _finish(out, settings, task, dataset, network, report) if ranks.first else None
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Two trainings that write one folder would spoil each other's checkpoints."""
+    with busy(out / LOCK) as other:
+        if other:
+            advice = "Wait for it, end it, or choose another run folder."
+            raise ConfigError(f"Another training is at work in {out}.", advice=advice)
+        yield
 
 
 def _try_first(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from medseg.errors import OutputError
-from medseg.runtime.lock import locked
+from medseg.runtime.lock import busy, locked
 
 
 @pytest.mark.parametrize("name", ["lock", "."])
@@ -57,3 +59,24 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         locked(tmp_path / "nowhere" / "lock"),
     ):
         pass
+
+
+def test_who_comes_second_is_told_and_the_dead_hold_nothing(tmp_path: Path) -> None:
+    """Also while a process that the dead one forked lives on, as those that prepare batches do for a moment."""
+    file = tmp_path / "run" / ".lock"
+    holder = (
+        "import os, sys, time; from pathlib import Path; from medseg.runtime.lock import busy\n"
+        "with busy(Path(sys.argv[1])) as other:\n"
+        "    print(other, flush=True)\n"
+        "    os.fork(); time.sleep(10)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder, str(file)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "False\n"
+        with busy(file) as other:
+            assert other
+        process.kill()
+        process.wait()
+        with busy(file) as other:
+            assert not other
+        process.stdout.close()

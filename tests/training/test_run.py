@@ -79,6 +79,7 @@ def test_the_run_says_what_it_does(finished: tuple[Path, Path, list[str]]) -> No
     assert rest[2].startswith("report: ")
     assert step.startswith("step 3/3  loss ")
     assert {path.name for path in finished[1].iterdir()} == {
+        ".lock",
         "cache",
         "profile.jsonl",
         "last.safetensors",
@@ -255,3 +256,17 @@ def test_the_script_names_what_is_wrong_and_ends_with_its_code(
     assert end.value.code == ConfigError.exit_code
     assert "'no-such-preset'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_training_does_not_write_where_one_is_at_work(tmp_path: Path) -> None:
+    holder = (
+        "import sys, time; from pathlib import Path; from medseg.runtime.lock import busy\n"
+        "with busy(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", holder, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=r"Another training is at work in .*run"):
+            train_model("smoke", tmp_path / "run")
+        process.kill()
