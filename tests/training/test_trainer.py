@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medseg.errors import Cancelled, ConfigError, DataError, OutputError
 from medseg.training import trainer as trainers
@@ -196,6 +196,21 @@ def test_the_average_forgets_the_random_start(tmp_path: Path) -> None:
     start = tensors_of(trainer.network)
     trainer.run()
     now = tensors_of(trainer.network)
+    for name, tensor in tensors_of(trainer.average).items():
+        torch.testing.assert_close(tensor, 0.1 * start[name] + 0.9 * now[name])
+
+
+def test_the_average_moves_a_tensor_with_two_names_once(tmp_path: Path) -> None:
+    class Tied(LineTask):
+        def build(self) -> nn.Module:
+            layer = nn.Linear(1, 1)
+            return nn.Sequential(layer, nn.Tanh(), layer)
+
+    trainer = line_trainer(tmp_path, Tied(), max_steps=1)
+    start = tensors_of(trainer.network)
+    trainer.run()
+    now = tensors_of(trainer.network)
+    assert len(now) == 4
     for name, tensor in tensors_of(trainer.average).items():
         torch.testing.assert_close(tensor, 0.1 * start[name] + 0.9 * now[name])
 
