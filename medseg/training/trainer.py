@@ -29,7 +29,7 @@ from medseg.training.loop import AUTO, LoopConfig, Precision
 from medseg.training.optimisers import build_optimiser, set_rate
 from medseg.training.precision import AutoMixedPrecision, fastest
 from medseg.training.schedule import rate_factor, seconds_left, share_done
-from medseg.training.task import Task, case_names, moved
+from medseg.training.task import Task, case_ids, case_names, moved
 from medseg.training.trial import require_precision
 from medseg.training.watch import Watch
 
@@ -213,9 +213,10 @@ class Trainer(Generic[B]):
         set_rate(self.optimiser, self.config.learning_rate * rate_factor(self.step, self.done, self.config))
         self.optimiser.zero_grad(set_to_none=True)
         interval = self.config.gradient_aggregation_interval
-        total, parts = 0.0, dict[str, float]()
+        total, parts, ids = 0.0, dict[str, float](), list[str]()
         for turn in range(interval):
             batch = next(batches)
+            ids += case_ids(batch)
             seed_all(self.config.seed, (self.step * interval + turn) * self.ranks.world + self.ranks.rank)
             last = turn == interval - 1
             with nullcontext() if last or self.ranks.world == 1 else model.no_sync():  # type: ignore[operator]
@@ -223,7 +224,7 @@ class Trainer(Generic[B]):
             total += float(loss.total.detach()) / interval
             for name, value in loss.parts.items():
                 parts[name] = parts.get(name, 0.0) + float(value) / interval
-        norm = self._clip(batch)
+        norm = self._clip(ids)
         self.optimiser.step()
         if self.average is not None and self.config.ema_decay is not None:
             update_average(self.average, self.network, self.step, self.config.ema_decay)
@@ -233,23 +234,23 @@ class Trainer(Generic[B]):
         looking = self.amp.measure() if self.amp.half_share is None and self.ranks.first else nullcontext()
         with looking, self.amp.autocast():
             loss = self.task.loss(model, moved(batch, self.ranks.device))
-        self._check_finite("Loss", loss.total, batch)
+        self._check_finite("Loss", loss.total, case_ids(batch))
         interval = self.config.gradient_aggregation_interval
         with self.amp.scale_loss(loss.total / interval, self.optimiser, delay_unscale=not last) as scaled:
             scaled.backward()
         return loss
 
-    def _clip(self, batch: B) -> float | None:
+    def _clip(self, ids: Sequence[str]) -> float | None:
         if self.amp.overflowed:
             return None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         # Stopped before the weights and the next checkpoint are spoiled.
-        self._check_finite("Gradient", norm, batch)
+        self._check_finite("Gradient", norm, ids)
         return float(norm)
 
-    def _check_finite(self, what: str, value: Tensor, batch: B) -> None:
+    def _check_finite(self, what: str, value: Tensor, ids: Sequence[str]) -> None:
         if not torch.isfinite(value):
-            raise DataError(f"{what} is not finite at step {self.step}{case_names(batch)}.")
+            raise DataError(f"{what} is not finite at step {self.step}{case_names(ids)}.")
 
     def _record(self, record: StepRecord) -> None:
         self._recent.append(record)

@@ -182,6 +182,13 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoiled(tmp_
     assert all(torch.isfinite(tensor).all() for tensor in trainer.network.state_dict().values())
 
 
+def test_a_gradient_that_is_not_finite_names_the_cases_of_all_batches_of_its_step(tmp_path: Path) -> None:
+    trainer = line_trainer(tmp_path, gradient_aggregation_interval=2)
+    trainer.network[0].bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(DataError, match=r"at step 0; cases p0\.0, p0\.1, p1\.0, p1\.1\."):
+        trainer.run()
+
+
 def test_an_error_in_a_worker_that_prepares_batches_keeps_its_words(tmp_path: Path) -> None:
     def spoil(number: int, y: Tensor) -> Tensor:
         raise DataError(f"No batch {number}.", advice="Ask for another.")
