@@ -41,6 +41,7 @@ FREE = {
     "spare_memory",
 }  # fmt: skip
 GRAPHS = "graphs"
+HELPLESS_STEPS = 10  # at the lowest scale, one after another: no overflow of fp16 that passes
 RETRY_S = 60.0  # after a checkpoint that could not be written
 
 
@@ -241,6 +242,8 @@ class Trainer(Generic[B]):
         return loss
 
     def _clip(self, ids: Sequence[str]) -> float | None:
+        if self.amp.helpless_steps >= HELPLESS_STEPS:
+            raise self._not_finite("Gradient", ids)
         if self.amp.overflowed:
             return None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
@@ -250,7 +253,10 @@ class Trainer(Generic[B]):
 
     def _check_finite(self, what: str, value: Tensor, ids: Sequence[str]) -> None:
         if not torch.isfinite(value):
-            raise DataError(f"{what} is not finite at step {self.step}{case_names(ids)}.")
+            raise self._not_finite(what, ids)
+
+    def _not_finite(self, what: str, ids: Sequence[str]) -> DataError:
+        return DataError(f"{what} is not finite at step {self.step}{case_names(ids)}.")
 
     def _record(self, record: StepRecord) -> None:
         self._recent.append(record)

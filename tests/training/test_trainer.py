@@ -182,6 +182,17 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoiled(tmp_
     assert all(torch.isfinite(tensor).all() for tensor in trainer.network.state_dict().values())
 
 
+@pytest.mark.parametrize(("init_scale", "step"), [(512, 11), (None, 9)])
+def test_in_fp16_a_gradient_that_stays_not_finite_at_the_lowest_scale_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init_scale: float | None, step: int
+) -> None:
+    monkeypatch.setattr(trainers, "require_precision", lambda precision, device: None)
+    trainer = line_trainer(tmp_path, precision="fp16", init_scale=init_scale, max_steps=30)
+    trainer.network[0].bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(DataError, match=rf"Gradient is not finite at step {step}; cases p{step}\.0"):
+        trainer.run()
+
+
 def test_a_gradient_that_is_not_finite_names_the_cases_of_all_batches_of_its_step(tmp_path: Path) -> None:
     trainer = line_trainer(tmp_path, gradient_aggregation_interval=2)
     trainer.network[0].bias.register_hook(lambda gradient: gradient * float("inf"))
