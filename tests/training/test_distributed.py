@@ -139,3 +139,43 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="device: 'toaster' is not there"):
         choose_device("toaster")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_every_rank_takes_its_own_gpu(name: str) -> None:
+    assert [str(choose_device(name, rank, 2)) for rank in range(2)] == ["cuda:0", "cuda:1"]
+    assert str(choose_device(name)) == "cuda:0"
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 3), (2, 3), (2, 1)])
+def test_more_ranks_than_gpus_are_refused_by_all_of_them(name: str, rank: int, ranks: int) -> None:
+    with pytest.raises(ConfigError, match=r"3 ranks want a GPU each; this computer has 2\. .*loop\.device: cpu"):
+        choose_device(name, rank, ranks)
+
+
+def test_one_gpu_for_several_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert str(choose_device("cuda:1", 0, 1)) == "cuda:1"
+    with pytest.raises(ConfigError, match=r"'cuda:1' is one device for 2 ranks\. Take cuda or auto"):
+        choose_device("cuda:1", 0, 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_torchruns_own_words_choose_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank here and another elsewhere: each computer counts its own."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match="3 ranks want a GPU"), joined("auto"):
+        pass
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with joined("cuda") as ranks:
+        assert str(ranks.device) == "cuda:1"
