@@ -29,7 +29,7 @@ from medseg.training.profiler import TrainingProfiler, judge
 from medseg.training.segmentation import SegmentationTask
 from medseg.training.small_batch_result import RESULT, SmallBatch, digest, read_small_batch
 from medseg.training.subset import write_subset
-from medseg.training.trainer import Trainer
+from medseg.training.trainer import GRAPHS, Trainer
 from medseg.training.validation import validate
 
 FOLDER = "small_batch"
@@ -136,6 +136,7 @@ def _learn_by_heart(
             ranks=ranks,
             progress=lambda event: say(f"small-batch validation: {event.message}"),
             watchers=[records.append, profiler],
+            graphs=folder.parent / GRAPHS,  # the full training finds them built
         )
         trainer.journal.reopen(0)  # lines of an earlier try
         network = trainer.run()

@@ -56,6 +56,7 @@ class Trainer(Generic[B]):
         progress: told a sentence every `log_steps`.
         stop: asked after every step; where it says yes, the run is saved and `Cancelled` raised.
         watchers: called with every `StepRecord`.
+        graphs: folder for what `loop.compile` builds; `graphs` in the run's own by default.
 
     Attributes:
         step: optimiser steps that lie behind.
@@ -74,8 +75,10 @@ class Trainer(Generic[B]):
         progress: ProgressCallback = ignore,
         stop: Callable[[], bool] = lambda: False,
         watchers: Sequence[Callable[[StepRecord], None]] = (),
+        graphs: Path | None = None,
     ) -> None:
         self.task, self.config, self.folder = task, config, folder
+        self.graphs = graphs or folder / GRAPHS
         self.ranks = ranks or Ranks()
         self.progress, self.stop, self.watchers = progress, stop, watchers
         seed_all(config.seed, 0)
@@ -164,7 +167,7 @@ class Trainer(Generic[B]):
 
     def _run(self, watch: Watch) -> None:
         plain = self._wrapped()
-        model = compiled(plain, self.ranks.device, self.folder / GRAPHS, self._tell) if self.config.compile else plain
+        model = compiled(plain, self.ranks.device, self.graphs, self._tell) if self.config.compile else plain
         feed = Feed(self.task, self._numbers(), self.config.seed, self.config.workers)
         batches = iter(feed)
         due = self._next_save()
