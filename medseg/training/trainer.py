@@ -22,7 +22,7 @@ from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.training.average import start_average, update_average
 from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.compiled import compiled
-from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm
+from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm, wait_for_all
 from medseg.training.feed import Feed, seed_all
 from medseg.training.journal import Journal, StepRecord, summarise
 from medseg.training.loop import AUTO, LoopConfig, Precision
@@ -156,6 +156,7 @@ class Trainer(Generic[B]):
             self._tell(f"precision: {self.amp.precision}")
         if self.config.spare_memory and not (self.ranks.device.type == "cpu" and give_back_at_once()):
             self._tell("spare_memory: nothing to set here, this is for CPUs with glibc")
+        wait_for_all()  # one that reads its cases longer than others is no silent one
         watch = Watch(self.ranks)
         try:
             self._run(watch)

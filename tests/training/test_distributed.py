@@ -20,7 +20,7 @@ from tests.training.ranks import exact, exact_patches, kill, left_by, outcome, s
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ranks that have run `exact`, `exact_patches`, `sums`, `refused_once` and `spoilt`, and what they said."""
+    """Two ranks that have run all functions of `pair`, and what they said."""
 
     folder: Path
     codes: list[int]
@@ -32,7 +32,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """One start for all that need no pair of their own."""
     folder = tmp_path_factory.mktemp("pair")
     write_partial_labels(folder / "exact_patches")
-    processes = start(folder, "exact", "exact_patches", "sums", "refused_once", "spoilt")
+    processes = start(folder, "exact", "exact_patches", "sums", "refused_once", "late_start", "spoilt")
     said = [process.communicate(timeout=280)[1] for process in processes]
     assert all((folder / "refused_once" / f"rank{rank}.json").is_file() for rank in range(2)), said
     return Pair(folder, [process.returncode for process in processes], said)
@@ -127,6 +127,10 @@ def test_the_first_rank_dies_and_the_other_says_so(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_holds_no_rank_up(pair: Pair) -> None:
     assert left_by("refused_once", pair.folder) == [60, 60]
     assert (pair.folder / "refused_once" / LAST).is_file()
+
+
+def test_a_rank_that_comes_late_is_waited_for(pair: Pair) -> None:
+    assert left_by("late_start", pair.folder) == [10, 10]
 
 
 def test_an_error_on_one_rank_is_told_by_all(pair: Pair) -> None:
