@@ -126,7 +126,8 @@ def _train(
     settings: TrainConfig, task: SegmentationTask, out: Path, ranks: Ranks, say: Callable[[str], None]
 ) -> nn.Module:
     folder = out if ranks.first else None
-    with TrainingProfiler(interval=PROFILE_S, folder=folder, workers=settings.loop.workers) as profiler:
+    workers, device = settings.loop.workers, ranks.device
+    with TrainingProfiler(interval=PROFILE_S, folder=folder, workers=workers, device=device) as profiler:
         trainer = Trainer(
             task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message), watchers=[profiler]
         )
