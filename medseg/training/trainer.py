@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.imaging.emit import sweep_parts
 from medseg.runtime.heap import give_back_at_once
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.training.average import start_average, update_average
@@ -107,6 +108,8 @@ class Trainer(Generic[B]):
             DataError: it is damaged or belongs to another network.
             ConfigError: it was made with settings that cannot change within a run.
         """
+        if self.ranks.first:
+            sweep_parts(self.folder / LAST)  # of a start that was killed while it wrote; the run is this process's now
         found = find_checkpoint(self.folder)
         if found is None:
             self.journal.reopen(0)  # lines of a start that was killed before its first checkpoint

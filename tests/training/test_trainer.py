@@ -53,6 +53,17 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path:
     assert said[0] == "resumed at step 5"
 
 
+@pytest.mark.parametrize("began", [True, False])
+def test_what_a_kill_left_of_a_checkpoint_is_swept(tmp_path: Path, *, began: bool) -> None:
+    if began:
+        interrupted(tmp_path, 1)
+    kept = [".part-x1-else.safetensors", "my-last.safetensors"]
+    for name in (".part-ab12_x-last.safetensors", *kept):
+        (tmp_path / name).write_bytes(b"half")
+    assert line_trainer(tmp_path).resume() is began
+    assert {path.name for path in tmp_path.iterdir()} - {LAST, PREVIOUS, "log.jsonl"} == set(kept)
+
+
 def test_aggregated_batches_resume_bit_for_bit_too(tmp_path: Path) -> None:
     line_trainer(tmp_path / "whole", gradient_aggregation_interval=3).run()
     interrupted(tmp_path / "halves", 4, gradient_aggregation_interval=3)
