@@ -28,7 +28,8 @@ def train(
     `medseg train smoke -o RUN` needs no data and takes a minute; `medseg train head-neck-oar -o RUN` reproduces the
     shipped model. First comes the small-batch validation, some minutes that try everything the full training needs and
     forecast when it ends; the full training starts when that was sound. A run that was killed goes on with --resume and
-    ends with the same weights. Several processes or machines: `torchrun --nproc-per-node N -m medseg train ...`.
+    ends with the same weights (on a CPU). Several processes or machines:
+    `torchrun --nproc-per-node N -m medseg train ...`.
     See also `medseg train check` (faults of a dataset) and `medseg train plan` (a config for it).
 
     Exit codes: 0 done, 3 with `--stage small` where the small-batch validation was not sound.
