@@ -82,9 +82,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         ConfigError: no such device here, or too few for the ranks of this computer.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = choose_device(
-        device, int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    )
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if world == 1:
         yield Ranks(device=place)
         return

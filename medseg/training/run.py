@@ -64,6 +64,7 @@ def train_model(
         DataError: the dataset does not fit together, the small-batch validation was not sound, or a loss is not
             finite (names the cases).
         WorkerError: a rank, or a process that prepares batches, is gone.
+        ResourceError: the GPU has too little memory.
     """
     settings = load_config(config, overrides)
     if (out / LAST).is_file() and not resume:

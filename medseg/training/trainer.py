@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError, ResourceError
 from medseg.imaging.emit import sweep_parts
 from medseg.runtime.heap import give_back_at_once
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
@@ -153,6 +153,7 @@ class Trainer(Generic[B]):
             WorkerError: another rank, or a process that prepares batches, is gone.
             Cancelled: `stop` said so; the checkpoint is written.
             ConfigError: this processor cannot train in the precision that is asked for.
+            ResourceError: the GPU has too little memory.
         """
         require_precision(self.amp.precision, self.ranks.device)
         if self.config.precision == AUTO:
@@ -164,10 +165,19 @@ class Trainer(Generic[B]):
         try:
             self._run(watch)
         except Exception as error:
-            cause = watch.failed(error)
+            cause = watch.failed(self._in_words(error))
             raise cause from (None if cause is error else error)
         watch.close()
         return self.result.eval()
+
+    def _in_words(self, error: Exception) -> Exception:
+        """The GPU's lack of memory as an error of ours; anything else as it is."""
+        if not isinstance(error, torch.OutOfMemoryError):
+            return error
+        return ResourceError(
+            f"The GPU's memory does not suffice at step {self.step}.",
+            advice="Take a smaller patch_size or batch_size, or the option recompute of Optimized3DUNet.",
+        )
 
     def _run(self, watch: Watch) -> None:
         plain = self._wrapped()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError, ResourceError
 from medseg.training import trainer as trainers
 from medseg.training.checkpoint import LAST, PREVIOUS
 from medseg.training.journal import StepRecord, read_journal
@@ -209,6 +209,17 @@ def test_a_gradient_that_is_not_finite_names_the_cases_of_all_batches_of_its_ste
     trainer.network[0].bias.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(DataError, match=r"at step 0; cases p0\.0, p0\.1, p1\.0, p1\.1\."):
         trainer.run()
+
+
+def test_too_little_memory_of_the_gpu_is_said_in_words(tmp_path: Path) -> None:
+    class Large(LineTask):
+        def loss(self, network: nn.Module, batch: Any) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    words = r"memory does not suffice at step 0\. Take a smaller patch_size or batch_size, or the option recompute"
+    with pytest.raises(ResourceError, match=words) as caught:
+        line_trainer(tmp_path, Large()).run()
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_an_error_in_a_worker_that_prepares_batches_keeps_its_words(tmp_path: Path) -> None:
