@@ -28,9 +28,9 @@ def train(
     `medseg train smoke -o RUN` needs no data and takes a minute; `medseg train head-neck-oar -o RUN` is today's recipe
     of the shipped model (1.1.0 itself: `--set neglected_weight=1 loop.precision=bf16`). First comes the small-batch
     validation, some minutes that try everything the full training needs and forecast when it ends; the full training
-    starts when that was sound. A run that was killed goes on with --resume and ends with the same weights. Several
-    processes or machines: `torchrun --nproc-per-node N -m medseg train ...`. See also `medseg train check` (faults
-    of a dataset) and `medseg train plan` (a config for it).
+    starts when that was sound. A run that was killed goes on with --resume and ends with the same weights (on a CPU).
+    Several processes or machines: `torchrun --nproc-per-node N -m medseg train ...`. See also `medseg train check`
+    (faults of a dataset) and `medseg train plan` (a config for it).
 
     Exit codes: 0 done, 3 with `--stage small` where the small-batch validation was not sound.
 

@@ -7,11 +7,13 @@ leaves the previous file, or none.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +63,24 @@ def emit(path: Path, write: Callable[[Path], object], check: Callable[[Path], No
 def _reserve(path: Path) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The whole name stays at the end: writers choose a format by the extension.
-        handle, name = tempfile.mkstemp(prefix=".part-", suffix=f"-{path.name}"[-100:], dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=".part-", suffix=_suffix(path), dir=path.parent)
     except OSError as error:
         raise OutputError(f"{path} could not be written: {error.strerror or error}.") from error
     os.close(handle)
     os.chmod(name, 0o666 & ~_umask())
     return Path(name)
+
+
+def sweep_parts(path: Path) -> None:
+    """Remove what killed processes left of `path`: only where no other process writes it."""
+    for left in path.parent.glob(f".part-*{glob.escape(_suffix(path))}"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def _suffix(path: Path) -> str:
+    # The whole name stays at the end: writers choose a format by the extension.
+    return f"-{path.name}"[-100:]
 
 
 def _umask() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from medseg.training.journal import StepRecord
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_set_here: set[str] = set()
 
 
 def why_not(device: torch.device) -> str:
@@ -35,12 +37,25 @@ def compiled(model: nn.Module, device: torch.device, folder: Path, say: Callable
     Weights are those of `model`; checkpoints know nothing of this. The graph is kept in `folder`, unless the variable
     `TORCHINDUCTOR_CACHE_DIR` names another one.
     """
+    named = _users_folder()  # before torch's compiler is imported, which fills the variable
     if reason := why_not(device):
         say(f"loop.compile: {reason}; training goes on uncompiled")
         return model
-    os.environ.setdefault(CACHE_VARIABLE, str(folder.resolve()))
+    if named is None:
+        os.environ[CACHE_VARIABLE] = str(folder.resolve())
+        _set_here.add(os.environ[CACHE_VARIABLE])
     built: nn.Module = torch.compile(model)  # type: ignore[assignment]
     return built
+
+
+def _users_folder() -> str | None:
+    """What the variable says, unless an earlier run of this process put it there, or torch."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if not named or named in _set_here:
+        return None
+    folder = Path(named)
+    torchs = folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")
+    return None if torchs else named
 
 
 def first_steps(records: list[StepRecord]) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """What a machine can say about itself while it trains; where it cannot, the reason is the answer.
 
 `gpu_util` and `mem_copy` are NVML's: the share of time in which a kernel ran, and in which the GPU's memory was read or
-written. `ipc` is instructions per cycle of this process's threads, from the kernel's performance counters.
+written. They want an NVIDIA GPU that trains, and the package nvidia-ml-py (`medseg[gpu]`). `ipc` is instructions per
+cycle of this process's threads, from the kernel's performance counters.
 """
 
 from __future__ import annotations
@@ -33,32 +34,44 @@ class NotHereError(Exception):
     """This machine lacks a counter; the text says why."""
 
 
-def open_counter(metric: str) -> Counter:
+def open_counter(metric: str, device: torch.device | None = None) -> Counter:
     """The counter of a metric.
+
+    Args:
+        metric: of `COUNTERS`.
+        device: what is trained on; None where that is not known: counters of the first GPU, if there is one.
 
     Raises:
         NotHereError: this machine does not have it.
         KeyError: no such metric.
     """
-    return COUNTERS[metric]()
+    return COUNTERS[metric](device)
 
 
-def _gpu_util() -> Counter:
-    return _nvml(torch.cuda.utilization)
+def _gpu_util(device: torch.device | None) -> Counter:
+    return _nvml(torch.cuda.utilization, device)
 
 
-def _mem_copy() -> Counter:
-    return _nvml(torch.cuda.memory_usage)
+def _mem_copy(device: torch.device | None) -> Counter:
+    return _nvml(torch.cuda.memory_usage, device)
 
 
-def _nvml(read: Callable[[], int]) -> Counter:
+def _nvml(read: Callable[[torch.device | None], int], device: torch.device | None) -> Counter:
     if not torch.cuda.is_available():
         raise NotHereError("no GPU")
+    if device is not None and device.type != "cuda":
+        raise NotHereError(f"training runs on {device}, not on the GPU")
     try:
-        read()
-    except Exception as error:  # NVML's own errors, or its module is not installed
+        read(device)
+    except ModuleNotFoundError as error:
+        raise NotHereError("the package nvidia-ml-py is missing (pip install 'medseg[gpu]')") from error
+    except Exception as error:  # NVML's own errors
         raise NotHereError(f"NVML does not answer: {error}") from error
-    return lambda: read() / 100
+    return lambda: read(device) / 100
+
+
+def _ipc(device: torch.device | None) -> Counter:
+    return _Ipc()
 
 
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
@@ -121,4 +134,8 @@ def _total(handles: list[int]) -> int:
     return sum(struct.unpack("=Q", os.read(handle, 8))[0] for handle in handles)
 
 
-COUNTERS: Mapping[str, Callable[[], Counter]] = {"gpu_util": _gpu_util, "mem_copy": _mem_copy, "ipc": _Ipc}
+COUNTERS: Mapping[str, Callable[[torch.device | None], Counter]] = {
+    "gpu_util": _gpu_util,
+    "mem_copy": _mem_copy,
+    "ipc": _ipc,
+}

@@ -42,20 +42,37 @@ class Ranks:
         return self.rank == 0
 
 
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """'auto' takes this rank's GPU where there is one; anything else is taken as it stands.
+def choose_device(name: str, local_rank: int = 0, local_ranks: int = 1) -> torch.device:
+    """'auto' takes this rank's GPU where there are any, 'cuda' as well; anything else is taken as it stands.
+
+    Args:
+        name: auto, cpu, cuda, cuda:1 ...
+        local_rank: which of this computer's ranks this one is, from 0 on.
+        local_ranks: how many there are.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here, or one for several ranks.
     """
-    if name == "auto":
-        return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return _own_gpu(name, local_rank, max(local_ranks, local_rank + 1))
     try:
-        device = torch.device(name)
+        device = torch.device("cpu" if name == "auto" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device: {name!r} is not there.", advice="Take cpu, cuda or auto.") from error
+    if device.type != "cpu" and device.index is not None and local_ranks > 1:
+        raise ConfigError(f"device: {name!r} is one device for {local_ranks} ranks.", advice="Take cuda or auto.")
     return device
+
+
+def _own_gpu(name: str, local_rank: int, local_ranks: int) -> torch.device:
+    """Refused by all of a computer's ranks alike: none waits for one that has no GPU."""
+    if local_ranks > torch.cuda.device_count():
+        raise ConfigError(
+            f"device: {name!r}: {local_ranks} ranks want a GPU each; this computer has {torch.cuda.device_count()}.",
+            advice="Start no more processes than there are GPUs (--nproc-per-node), or take loop.device: cpu.",
+        )
+    return torch.device("cuda", local_rank)
 
 
 @contextmanager
@@ -63,11 +80,11 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     """Take one's place among the ranks that torchrun or mpirun started; alone without. Leaves them at the end.
 
     Raises:
-        ConfigError: no such device here, or ranks that do not know where to meet.
+        ConfigError: no such device here, too few for the ranks of this computer, or ranks that do not know where to meet.
     """
     adopt_open_mpi(os.environ)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if world == 1:
         yield Ranks(device=place)
         return

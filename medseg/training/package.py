@@ -77,7 +77,8 @@ def _compact(tensor: Tensor) -> Tensor:
     # Convolution kernels in half precision; norms and biases, which are few, stay exact.
     tensor = tensor.detach().cpu()
     kernel = tensor.ndim > 1 and tensor.is_floating_point()
-    return (tensor.to(torch.float16) if kernel else tensor).contiguous()
+    # A copy, for networks that know one tensor by two names (DynUNet): safetensors refuses shared memory.
+    return (tensor.to(torch.float16) if kernel else tensor).contiguous().clone()
 
 
 def _digest(cases: Sequence[TrainingCase]) -> str:

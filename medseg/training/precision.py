@@ -54,6 +54,7 @@ class AutoMixedPrecision:
         good_steps, skipped_steps: how many steps were taken and left out so far.
         half_share: share of the floating-point work of a step that was done in half precision; None until
             `measure` has looked at one.
+        helpless_steps: how many steps in a row were left out although the scale could not fall any more.
 
     Raises:
         ConfigError: a scale that is not positive, or scales in the wrong order.
@@ -72,7 +73,7 @@ class AutoMixedPrecision:
             raise ConfigError(f"Scales must be positive and init_scale >= loss_scale, not {init_scale}, {loss_scale}.")
         self.loss_scale, self.static = float(loss_scale), init_scale is None
         self.precision, self.device_type = precision, torch.device(device).type
-        self.good_steps = self.skipped_steps = 0
+        self.good_steps = self.skipped_steps = self.helpless_steps = 0
         self.half_share: float | None = None
         self._scaler = torch.amp.GradScaler(
             self.device_type,
@@ -114,14 +115,14 @@ class AutoMixedPrecision:
             self._unscale(optimizer)
 
     def _unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        self.overflowed = False
+        self.overflowed, before = False, self.scale
         if self._scaler.is_enabled():
-            before = self.scale
             self._scaler.unscale_(optimizer)
             self._scaler.update()
             self.overflowed = self.scale < before
             if self.static or self.scale < self.loss_scale:
                 self._scaler.update(self.loss_scale)
+        self.helpless_steps = self.helpless_steps + 1 if self.overflowed and before <= self.loss_scale else 0
         if self.overflowed:
             self.skipped_steps += 1
             optimizer.zero_grad(set_to_none=True)

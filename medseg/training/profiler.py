@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import psutil
+import torch
 
 from medseg.errors import ConfigError
 from medseg.training.counters import COUNTERS, Closes, Counter, NotHereError, open_counter
@@ -53,6 +54,7 @@ class TrainingProfiler:
         interval: seconds between two samples.
         folder: gets `profile.jsonl`, a sample a line; None keeps them in memory alone.
         workers: processes that prepare batches, for the advice.
+        device: that trains: only its own GPU is read. None where that is not known: the first GPU, if there is one.
 
     Attributes:
         samples: one dict each: second, step, waiting_share, seconds_per_step, cpu_share, memory_mb and the metrics.
@@ -69,12 +71,13 @@ class TrainingProfiler:
         *,
         folder: Path | None = None,
         workers: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         if strangers := sorted(set(metrics) - set(COUNTERS)):
             raise ConfigError(f"No metric {', '.join(strangers)}; there are: {', '.join(COUNTERS)}.")
         if interval <= 0:
             raise ConfigError(f"interval: {interval} is not positive.")
-        self.metrics, self.interval, self.workers = tuple(metrics), interval, workers
+        self.metrics, self.interval, self.workers, self.device = tuple(metrics), interval, workers, device
         self.samples: list[dict[str, Any]] = []
         self.missing: dict[str, str] = {}
         self._path = None if folder is None else folder / TIMELINE
@@ -87,7 +90,7 @@ class TrainingProfiler:
     def __enter__(self) -> Self:
         for metric in self.metrics:
             try:
-                self._counters[metric] = open_counter(metric)
+                self._counters[metric] = open_counter(metric, self.device)
             except NotHereError as error:
                 self.missing[metric] = str(error)
         self._began = time.perf_counter()

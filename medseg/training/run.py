@@ -68,6 +68,7 @@ def train_model(
         DataError: the dataset does not fit together, the small-batch validation was not sound, or a loss is not
             finite (names the cases).
         WorkerError: a rank, or a process that prepares batches, is gone.
+        ResourceError: the GPU has too little memory.
     """
     settings = load_config(config, overrides)
     if (out / LAST).is_file() and not resume:
@@ -143,7 +144,8 @@ def _train(
     settings: TrainConfig, task: SegmentationTask, out: Path, ranks: Ranks, say: Callable[[str], None]
 ) -> nn.Module:
     folder = out if ranks.first else None
-    with TrainingProfiler(interval=PROFILE_S, folder=folder, workers=settings.loop.workers) as profiler:
+    workers, device = settings.loop.workers, ranks.device
+    with TrainingProfiler(interval=PROFILE_S, folder=folder, workers=workers, device=device) as profiler:
         trainer = Trainer(
             task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message), watchers=[profiler]
         )

@@ -18,7 +18,7 @@ from medseg.networks.catalogue import build_network
 from medseg.preprocess.intensity import normalise
 from medseg.training.cases import TrainingCase
 from medseg.training.config import TrainConfig
-from medseg.training.distributed import all_values, everyones_share
+from medseg.training.distributed import all_values, everyones_share, wait_for_all
 from medseg.training.losses import Weights, deep_supervision_loss
 from medseg.training.patches import Batch, PatchSampler
 from medseg.training.task import Loss, Task
@@ -85,6 +85,7 @@ class SegmentationTask(Task[Batch]):
             around = {"overlap": self.config.overlap_ratio, "cval": AIR}
             logits = sliding_window_inference(image[None, None].to(place), *window, **around)
             rows += _dice(logits[0].argmax(0).cpu().numpy(), case)
+        wait_for_all()  # shares differ, and a collective of the training would give up
         everyones = [row for rank in all_values(rows) for row in rank]
         return _means(everyones, self.sampler.labels)
 

@@ -20,7 +20,7 @@ from medseg.errors import DataError
 from medseg.imaging.emit import emit_json
 from medseg.training.cases import Dataset, read_index
 from medseg.training.config import SmallBatchConfig, TrainConfig
-from medseg.training.distributed import Ranks, from_first, largest
+from medseg.training.distributed import Ranks, from_first, largest, wait_for_all
 from medseg.training.journal import StepRecord
 from medseg.training.loop import LoopConfig
 from medseg.training.package import write_package
@@ -29,7 +29,7 @@ from medseg.training.profiler import TrainingProfiler, judge
 from medseg.training.segmentation import SegmentationTask
 from medseg.training.small_batch_result import RESULT, SmallBatch, digest, read_small_batch
 from medseg.training.subset import write_subset
-from medseg.training.trainer import Trainer
+from medseg.training.trainer import GRAPHS, Trainer
 from medseg.training.validation import validate
 
 FOLDER = "small_batch"
@@ -82,6 +82,7 @@ def try_small_batch(
         emit_json(out / RESULT, asdict(result))
         for line in result.lines():
             say(f"small-batch validation: {line}")
+    wait_for_all()  # however long the first one scores: a collective of the training would give up
     result = from_first(result)
     assert result is not None
     return result
@@ -136,6 +137,7 @@ def _learn_by_heart(
             ranks=ranks,
             progress=lambda event: say(f"small-batch validation: {event.message}"),
             watchers=[records.append, profiler],
+            graphs=folder.parent / GRAPHS,  # the full training finds them built
         )
         trainer.journal.reopen(0)  # lines of an earlier try
         network = trainer.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -73,7 +73,12 @@ def moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def case_names(batch: Any) -> str:
-    """What an error says about a batch."""
-    ids = getattr(batch, "ids", ())
-    return f"; cases {', '.join(ids)}" if ids else ""
+def case_ids(batch: Any) -> tuple[str, ...]:
+    """Of the cases that a batch was drawn from; none where it does not tell."""
+    return tuple(getattr(batch, "ids", ()))
+
+
+def case_names(ids: Iterable[str]) -> str:
+    """What an error says about cases, each named once."""
+    named = ", ".join(dict.fromkeys(ids))
+    return f"; cases {named}" if named else ""

@@ -16,20 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError, ResourceError
+from medseg.imaging.emit import sweep_parts
 from medseg.runtime.heap import give_back_at_once
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.training.average import start_average, update_average
 from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.compiled import compiled
-from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm
+from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm, wait_for_all
 from medseg.training.feed import Feed, seed_all
 from medseg.training.journal import Journal, StepRecord, summarise
 from medseg.training.loop import AUTO, LoopConfig, Precision
 from medseg.training.optimisers import build_optimiser, set_rate
 from medseg.training.precision import AutoMixedPrecision, fastest
 from medseg.training.schedule import rate_factor, seconds_left, share_done
-from medseg.training.task import Task, case_names, moved
+from medseg.training.task import Task, case_ids, case_names, moved
 from medseg.training.trial import require_precision
 from medseg.training.watch import Watch
 
@@ -41,6 +42,7 @@ FREE = {
     "spare_memory",
 }  # fmt: skip
 GRAPHS = "graphs"
+HELPLESS_STEPS = 10  # at the lowest scale, one after another: no overflow of fp16 that passes
 RETRY_S = 60.0  # after a checkpoint that could not be written
 
 
@@ -55,6 +57,7 @@ class Trainer(Generic[B]):
         progress: told a sentence every `log_steps`.
         stop: asked after every step; where it says yes, the run is saved and `Cancelled` raised.
         watchers: called with every `StepRecord`.
+        graphs: folder for what `loop.compile` builds; `graphs` in the run's own by default.
 
     Attributes:
         step: optimiser steps that lie behind.
@@ -73,8 +76,10 @@ class Trainer(Generic[B]):
         progress: ProgressCallback = ignore,
         stop: Callable[[], bool] = lambda: False,
         watchers: Sequence[Callable[[StepRecord], None]] = (),
+        graphs: Path | None = None,
     ) -> None:
         self.task, self.config, self.folder = task, config, folder
+        self.graphs = graphs or folder / GRAPHS
         self.ranks = ranks or Ranks()
         self.progress, self.stop, self.watchers = progress, stop, watchers
         seed_all(config.seed, 0)
@@ -103,6 +108,8 @@ class Trainer(Generic[B]):
             DataError: it is damaged or belongs to another network.
             ConfigError: it was made with settings that cannot change within a run.
         """
+        if self.ranks.first:
+            sweep_parts(self.folder / LAST)  # of a start that was killed while it wrote; the run is this process's now
         found = find_checkpoint(self.folder)
         if found is None:
             self.journal.reopen(0)  # lines of a start that was killed before its first checkpoint
@@ -146,24 +153,35 @@ class Trainer(Generic[B]):
             WorkerError: another rank, or a process that prepares batches, is gone.
             Cancelled: `stop` said so; the checkpoint is written.
             ConfigError: this processor cannot train in the precision that is asked for.
+            ResourceError: the GPU has too little memory.
         """
         require_precision(self.amp.precision, self.ranks.device)
         if self.config.precision == AUTO:
             self._tell(f"precision: {self.amp.precision}")
         if self.config.spare_memory and not (self.ranks.device.type == "cpu" and give_back_at_once()):
             self._tell("spare_memory: nothing to set here, this is for CPUs with glibc")
+        wait_for_all()  # one that reads its cases longer than others is no silent one
         watch = Watch(self.ranks)
         try:
             self._run(watch)
         except Exception as error:
-            cause = watch.failed(error)
+            cause = watch.failed(self._in_words(error))
             raise cause from (None if cause is error else error)
         watch.close()
         return self.result.eval()
 
+    def _in_words(self, error: Exception) -> Exception:
+        """The GPU's lack of memory as an error of ours; anything else as it is."""
+        if not isinstance(error, torch.OutOfMemoryError):
+            return error
+        return ResourceError(
+            f"The GPU's memory does not suffice at step {self.step}.",
+            advice="Take a smaller patch_size or batch_size, or the option recompute of Optimized3DUNet.",
+        )
+
     def _run(self, watch: Watch) -> None:
         plain = self._wrapped()
-        model = compiled(plain, self.ranks.device, self.folder / GRAPHS, self._tell) if self.config.compile else plain
+        model = compiled(plain, self.ranks.device, self.graphs, self._tell) if self.config.compile else plain
         feed = Feed(self.task, self._numbers(), self.config.seed, self.config.workers)
         batches = iter(feed)
         due = self._next_save()
@@ -213,9 +231,10 @@ class Trainer(Generic[B]):
         set_rate(self.optimiser, self.config.learning_rate * rate_factor(self.step, self.done, self.config))
         self.optimiser.zero_grad(set_to_none=True)
         interval = self.config.gradient_aggregation_interval
-        total, parts = 0.0, dict[str, float]()
+        total, parts, ids = 0.0, dict[str, float](), list[str]()
         for turn in range(interval):
             batch = next(batches)
+            ids += case_ids(batch)
             seed_all(self.config.seed, (self.step * interval + turn) * self.ranks.world + self.ranks.rank)
             last = turn == interval - 1
             with nullcontext() if last or self.ranks.world == 1 else model.no_sync():  # type: ignore[operator]
@@ -223,7 +242,7 @@ class Trainer(Generic[B]):
             total += float(loss.total.detach()) / interval
             for name, value in loss.parts.items():
                 parts[name] = parts.get(name, 0.0) + float(value) / interval
-        norm = self._clip(batch)
+        norm = self._clip(ids)
         self.optimiser.step()
         if self.average is not None and self.config.ema_decay is not None:
             update_average(self.average, self.network, self.step, self.config.ema_decay)
@@ -233,23 +252,28 @@ class Trainer(Generic[B]):
         looking = self.amp.measure() if self.amp.half_share is None and self.ranks.first else nullcontext()
         with looking, self.amp.autocast():
             loss = self.task.loss(model, moved(batch, self.ranks.device))
-        self._check_finite("Loss", loss.total, batch)
+        self._check_finite("Loss", loss.total, case_ids(batch))
         interval = self.config.gradient_aggregation_interval
         with self.amp.scale_loss(loss.total / interval, self.optimiser, delay_unscale=not last) as scaled:
             scaled.backward()
         return loss
 
-    def _clip(self, batch: B) -> float | None:
+    def _clip(self, ids: Sequence[str]) -> float | None:
+        if self.amp.helpless_steps >= HELPLESS_STEPS:
+            raise self._not_finite("Gradient", ids)
         if self.amp.overflowed:
             return None
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         # Stopped before the weights and the next checkpoint are spoiled.
-        self._check_finite("Gradient", norm, batch)
+        self._check_finite("Gradient", norm, ids)
         return float(norm)
 
-    def _check_finite(self, what: str, value: Tensor, batch: B) -> None:
+    def _check_finite(self, what: str, value: Tensor, ids: Sequence[str]) -> None:
         if not torch.isfinite(value):
-            raise DataError(f"{what} is not finite at step {self.step}{case_names(batch)}.")
+            raise self._not_finite(what, ids)
+
+    def _not_finite(self, what: str, ids: Sequence[str]) -> DataError:
+        return DataError(f"{what} is not finite at step {self.step}{case_names(ids)}.")
 
     def _record(self, record: StepRecord) -> None:
         self._recent.append(record)

@@ -12,8 +12,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -21,6 +23,8 @@ from torch import nn
 from medseg.errors import OutputError
 from medseg.labels import LabelTable
 from medseg.training import distributed
+from medseg.training import trainer as trainers
+from medseg.training import watch as watching
 from medseg.training.cases import load_cases, read_index
 from medseg.training.distributed import (
     Ranks,
@@ -138,6 +142,18 @@ def late(ranks: Ranks, folder: Path) -> Any:
         time.sleep(distributed.TIMEOUT_S + 3)
     wait_for_all()
     return all_values(ranks.rank)
+
+
+def late_start(ranks: Ranks, folder: Path) -> Any:
+    """The second rank comes to the training when the first one's patience has long been over."""
+    with (
+        patch.object(watching, "BEAT_S", 0.1),
+        patch.object(trainers, "Watch", partial(watching.Watch, patience_s=1)),
+    ):
+        trainer = line_trainer(folder, ranks=ranks)
+        time.sleep(0 if ranks.first else 4)
+        trainer.run()
+    return trainer.step
 
 
 def sums(ranks: Ranks, folder: Path) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from torch._inductor import config as inductor
 
+from medseg.training import compiled as compiling
 from medseg.training.compiled import CACHE_VARIABLE, compiled, first_steps, why_not
 from medseg.training.journal import StepRecord
 from tests.training.conftest import tensors_of
@@ -32,20 +35,46 @@ def test_a_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled(model, torch.device("cuda"), Path(), lambda line: None) is model
 
 
+@pytest.fixture
+def variable(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """torch's variable, unset, and put back afterwards; looking for a compiler fills it, as the first import does."""
+    monkeypatch.setenv(CACHE_VARIABLE, "")
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # its imports warn
+    own = f"{tempfile.gettempdir()}/torchinductor_somebody"
+    monkeypatch.setattr(compiling, "why_not", lambda device: os.environ.setdefault(CACHE_VARIABLE, own) and "")
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("variable")
+def test_graphs_are_kept_beside_each_run_of_a_process(tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        compiled(torch.nn.Linear(1, 1), CPU, tmp_path / run, print)
+        assert os.environ[CACHE_VARIABLE] == str((tmp_path / run).resolve())
+
+
+def test_graphs_are_kept_where_the_user_says(variable: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variable.setenv(CACHE_VARIABLE, str(tmp_path / "mine"))
+    compiled(torch.nn.Linear(1, 1), CPU, tmp_path / "run", print)
+    assert os.environ[CACHE_VARIABLE] == str(tmp_path / "mine")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, about its own parts
 @pytest.mark.skipif(bool(why_not(CPU)), reason="needs a C++ compiler")
 def test_a_compiled_run_ends_with_the_same_weights_and_keeps_its_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "graphs"))
+    monkeypatch.setenv(CACHE_VARIABLE, "")
+    monkeypatch.delenv(CACHE_VARIABLE)
+    why_not(CPU)
     plain = line_trainer(tmp_path / "a", LineTask(dropout=0.0))
     built = line_trainer(tmp_path / "b", LineTask(dropout=0.0), compile=True)
     expected, found = plain.run(), built.run()
     for name, tensor in tensors_of(expected).items():
         torch.testing.assert_close(tensors_of(found)[name], tensor)
     assert set(tensors_of(found)) == set(tensors_of(expected))
-    assert any((tmp_path / "graphs").rglob("*.so"))
+    assert any((tmp_path / "b" / "graphs").rglob("*.so"))
 
 
 def test_the_time_of_the_graph_is_what_the_first_steps_took_more() -> None:

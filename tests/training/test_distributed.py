@@ -20,7 +20,7 @@ from tests.training.ranks import exact, exact_patches, kill, left_by, outcome, s
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ranks that have run `exact`, `exact_patches`, `sums`, `refused_once` and `spoilt`, and what they said."""
+    """Two ranks that have run all functions of `pair`, and what they said."""
 
     folder: Path
     codes: list[int]
@@ -32,7 +32,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """One start for all that need no pair of their own."""
     folder = tmp_path_factory.mktemp("pair")
     write_partial_labels(folder / "exact_patches")
-    processes = start(folder, "exact", "exact_patches", "sums", "refused_once", "spoilt")
+    processes = start(folder, "exact", "exact_patches", "sums", "refused_once", "late_start", "spoilt")
     said = [process.communicate(timeout=280)[1] for process in processes]
     assert all((folder / "refused_once" / f"rank{rank}.json").is_file() for rank in range(2)), said
     return Pair(folder, [process.returncode for process in processes], said)
@@ -129,6 +129,10 @@ def test_a_checkpoint_that_cannot_be_written_holds_no_rank_up(pair: Pair) -> Non
     assert (pair.folder / "refused_once" / LAST).is_file()
 
 
+def test_a_rank_that_comes_late_is_waited_for(pair: Pair) -> None:
+    assert left_by("late_start", pair.folder) == [10, 10]
+
+
 def test_an_error_on_one_rank_is_told_by_all(pair: Pair) -> None:
     assert all("Loss is not finite at step 3; cases p7.0, p7.1" in text for text in pair.said)
     assert "WorkerError: Rank 1 ended at step 3" in pair.said[0] or "Error: Rank 1 ended at step 3" in pair.said[0]
@@ -139,3 +143,43 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="device: 'toaster' is not there"):
         choose_device("toaster")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_every_rank_takes_its_own_gpu(name: str) -> None:
+    assert [str(choose_device(name, rank, 2)) for rank in range(2)] == ["cuda:0", "cuda:1"]
+    assert str(choose_device(name)) == "cuda:0"
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+@pytest.mark.parametrize(("rank", "ranks"), [(0, 3), (2, 3), (2, 1)])
+def test_more_ranks_than_gpus_are_refused_by_all_of_them(name: str, rank: int, ranks: int) -> None:
+    with pytest.raises(ConfigError, match=r"3 ranks want a GPU each; this computer has 2\. .*loop\.device: cpu"):
+        choose_device(name, rank, ranks)
+
+
+def test_one_gpu_for_several_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert str(choose_device("cuda:1", 0, 1)) == "cuda:1"
+    with pytest.raises(ConfigError, match=r"'cuda:1' is one device for 2 ranks\. Take cuda or auto"):
+        choose_device("cuda:1", 0, 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_torchruns_own_words_choose_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank here and another elsewhere: each computer counts its own."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ConfigError, match="3 ranks want a GPU"), joined("auto"):
+        pass
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with joined("cuda") as ranks:
+        assert str(ranks.device) == "cuda:1"

@@ -12,14 +12,19 @@ import pytest
 from medseg.errors import ConfigError
 from medseg.training.launchers import OPEN_MPI, adopt_open_mpi
 
-TOLD = {OPEN_MPI["WORLD_SIZE"]: "4", OPEN_MPI["RANK"]: "3", OPEN_MPI["LOCAL_RANK"]: "1"}
+TOLD = {
+    OPEN_MPI["WORLD_SIZE"]: "4",
+    OPEN_MPI["RANK"]: "3",
+    OPEN_MPI["LOCAL_RANK"]: "1",
+    OPEN_MPI["LOCAL_WORLD_SIZE"]: "2",
+}
 MEET = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 def test_the_place_that_mpirun_gave_is_taken() -> None:
     environment = TOLD | MEET
     adopt_open_mpi(environment)
-    assert [environment[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK")] == ["4", "3", "1"]
+    assert [environment[name] for name in OPEN_MPI] == ["4", "3", "1", "2"]
 
 
 def test_torchrun_has_the_say_and_one_process_is_alone() -> None:

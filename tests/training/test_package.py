@@ -83,6 +83,18 @@ def test_kernels_are_halved_and_everything_else_is_exact(folder: Path, network: 
             assert torch.equal(tensor, wanted[name])
 
 
+def test_a_network_that_knows_a_tensor_by_two_names_is_packed(
+    tmp_path: Path, cases: list[TrainingCase], table: LabelTable
+) -> None:
+    options = {"spatial_dims": 3, "in_channels": 1, "kernel_size": [3, 3, 3], "strides": [1, 2, 2]}
+    options |= {"upsample_kernel_size": [2, 2], "filters": [4, 8, 8]}
+    network = build_network("DynUNet", options | {"out_channels": 4}).eval()
+    settings = config(network={"name": "DynUNet", "options": options})
+    write_package(tmp_path / "package", network, settings, table, cases)
+    load_model(tmp_path / "package")
+    assert set(load_file(tmp_path / "package" / WEIGHTS)) == set(network.state_dict())
+
+
 def test_few_cases_make_a_package_without_anatomy(
     tmp_path: Path, network: torch.nn.Module, cases: list[TrainingCase], table: LabelTable
 ) -> None:

@@ -53,6 +53,18 @@ def test_without_an_initial_scale_it_stands_still() -> None:
     assert machine.amp.skipped_steps == 1
 
 
+@pytest.mark.parametrize(("init_scale", "wanted"), [(512, [0, 0, 1, 2, 0, 1]), (None, [1, 2, 3, 4, 0, 1])])
+def test_overflows_at_the_lowest_scale_are_counted_while_they_follow_each_other(
+    init_scale: float | None, wanted: list[int]
+) -> None:
+    machine = Machine(AutoMixedPrecision(loss_scale=128, init_scale=init_scale))
+    found = []
+    for overflow in (True, True, True, True, False, True):
+        machine.step(overflow=overflow)
+        found.append(machine.amp.helpless_steps)
+    assert found == wanted
+
+
 def test_gradients_have_their_true_size_after_the_block() -> None:
     machine = Machine(AutoMixedPrecision(init_scale=1024))
     with machine.amp.scale_loss(3 * machine.weight, machine.optimiser, delay_unscale=True) as scaled:

@@ -7,17 +7,21 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.training import TrainingProfiler
+from medseg.training import run as runs
 from medseg.training.counters import NotHereError, open_counter
 from medseg.training.journal import StepRecord
 from medseg.training.profiler import TIMELINE, judge
 from medseg.training.task import Loss
+from tests.training.conftest import settings
 from tests.training.toys import LineTask, Points, line_trainer
 
 
@@ -90,6 +94,58 @@ def test_a_counter_that_is_not_here_says_why(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("platform.machine", lambda: "abacus")
     with pytest.raises(NotHereError, match="abacus"):
         open_counter("ipc")
+
+
+class Gpu:
+    """Of a machine that has two; remembers which one was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[Any] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        for name in ("utilization", "memory_usage"):
+            monkeypatch.setattr(torch.cuda, name, self.read)
+
+    def read(self, device: Any = None) -> int:
+        self.asked.append(device)
+        return 10
+
+
+def test_the_gpu_that_trains_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, second = Gpu(monkeypatch), torch.device("cuda", 1)
+    with TrainingProfiler(metrics=["gpu_util", "mem_copy"], device=second) as profiler:
+        pass
+    assert profiler.samples[-1]["gpu_util"] == profiler.samples[-1]["mem_copy"] == 0.1
+    assert set(gpu.asked) == {second}
+
+
+def test_a_training_on_the_cpu_reads_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch)
+    with TrainingProfiler(metrics=["gpu_util"], device=torch.device("cpu")) as profiler:
+        for _ in range(3):
+            profiler(record(1.0, 0.0))
+    assert gpu.asked == []
+    assert profiler.missing == {"gpu_util": "training runs on cpu, not on the GPU"}
+    assert profiler.verdict.bottleneck == "compute-bound"
+
+
+def test_a_run_tells_the_profiler_its_device(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch)
+    monkeypatch.setattr(runs, "validate", lambda *arguments: None)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings(dataset, max_steps=3, device="cpu")))
+    runs.train_model(path, tmp_path / "run", report=lambda line: None)
+    assert gpu.asked == []
+
+
+def test_the_package_that_reads_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Gpu(monkeypatch)
+
+    def missing(device: Any) -> int:
+        raise ModuleNotFoundError("pynvml")
+
+    monkeypatch.setattr(torch.cuda, "utilization", missing)
+    with pytest.raises(NotHereError, match=r"nvidia-ml-py is missing \(pip install 'medseg\[gpu\]'\)"):
+        open_counter("gpu_util")
 
 
 def record(seconds: float, waited_s: float) -> StepRecord:

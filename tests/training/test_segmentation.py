@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medseg.errors import ConfigError
 from medseg.labels import LabelTable
 from medseg.networks.catalogue import NETWORKS
+from medseg.training import segmentation
 from medseg.training.cases import TrainingCase
 from medseg.training.patches import PatchSampler
 from medseg.training.segmentation import SegmentationTask
@@ -42,6 +43,16 @@ def test_dice_on_the_way_is_that_of_the_contoured_organs(cases: list[TrainingCas
     assert figures["parotid_gland_left"] > 0.5
     assert figures["spinal_cord"] == 0
     assert figures["dice"] == pytest.approx(sum(figures[label.name] for label in table) / 3)
+
+
+def test_ranks_wait_for_each_other_before_they_share_their_figures(
+    cases: list[TrainingCase], table: LabelTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(segmentation, "wait_for_all", lambda: done.append("waited"))
+    monkeypatch.setattr(segmentation, "all_values", lambda rows: done.append("shared") or [rows])
+    task(cases, table).validate(Told(), 5)
+    assert done == ["waited", "shared"]
 
 
 def test_an_organ_that_was_not_contoured_is_not_judged(cases: list[TrainingCase], table: LabelTable) -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch import nn
 
 from medseg.commands.training import train
 from medseg.errors import DataError
 from medseg.models.store import load_model
+from medseg.training import small_batch
+from medseg.training import trainer as trainers
 from medseg.training.checkpoint import LAST
 from medseg.training.config import load_config
 from medseg.training.loop import LoopConfig
@@ -86,6 +90,31 @@ def test_with_other_settings_it_is_done_anew(
 ) -> None:
     config = write_config(tmp_path, dataset, batch_size=1)
     assert read_small_batch(tried[1], load_config(config)) is None
+
+
+def test_both_stages_keep_their_graphs_in_one_folder(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+
+    def uncompiled(model: nn.Module, device: torch.device, folder: Path, say: Any) -> nn.Module:
+        folders.append(folder)
+        return model
+
+    monkeypatch.setattr(trainers, "compiled", uncompiled)
+    train_model(write_config(tmp_path, dataset, compile=True), tmp_path / "run", report=lambda line: None)
+    assert folders == [tmp_path / "run" / "graphs"] * 2
+
+
+def test_the_others_wait_for_the_first_rank_to_score_before_a_collective_begins(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ("_validate", "wait_for_all", "from_first"):
+        original = getattr(small_batch, name)
+        monkeypatch.setattr(small_batch, name, lambda *a, n=name, o=original: done.append(n) or o(*a))
+    train_model(write_config(tmp_path, dataset), tmp_path / "run", stage="small", report=lambda line: None)
+    assert done == ["from_first", "_validate", "wait_for_all", "from_first"]
 
 
 def test_what_does_not_learn_is_not_trained_but_on_request(dataset: Path, tmp_path: Path) -> None:

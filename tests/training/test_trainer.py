@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from medseg.errors import Cancelled, ConfigError, DataError, OutputError
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError, ResourceError
 from medseg.training import trainer as trainers
 from medseg.training.checkpoint import LAST, PREVIOUS
 from medseg.training.journal import StepRecord, read_journal
@@ -51,6 +51,17 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(tmp_path:
     assert second.step == 10
     assert (tmp_path / "whole" / LAST).read_bytes() == (tmp_path / "halves" / LAST).read_bytes()
     assert said[0] == "resumed at step 5"
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_what_a_kill_left_of_a_checkpoint_is_swept(tmp_path: Path, *, began: bool) -> None:
+    if began:
+        interrupted(tmp_path, 1)
+    kept = [".part-x1-else.safetensors", "my-last.safetensors"]
+    for name in (".part-ab12_x-last.safetensors", *kept):
+        (tmp_path / name).write_bytes(b"half")
+    assert line_trainer(tmp_path).resume() is began
+    assert {path.name for path in tmp_path.iterdir()} - {LAST, PREVIOUS, "log.jsonl"} == set(kept)
 
 
 def test_aggregated_batches_resume_bit_for_bit_too(tmp_path: Path) -> None:
@@ -182,6 +193,35 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoiled(tmp_
     assert all(torch.isfinite(tensor).all() for tensor in trainer.network.state_dict().values())
 
 
+@pytest.mark.parametrize(("init_scale", "step"), [(512, 11), (None, 9)])
+def test_in_fp16_a_gradient_that_stays_not_finite_at_the_lowest_scale_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init_scale: float | None, step: int
+) -> None:
+    monkeypatch.setattr(trainers, "require_precision", lambda precision, device: None)
+    trainer = line_trainer(tmp_path, precision="fp16", init_scale=init_scale, max_steps=30)
+    trainer.network[0].bias.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(DataError, match=rf"Gradient is not finite at step {step}; cases p{step}\.0"):
+        trainer.run()
+
+
+def test_a_gradient_that_is_not_finite_names_the_cases_of_all_batches_of_its_step(tmp_path: Path) -> None:
+    trainer = line_trainer(tmp_path, gradient_aggregation_interval=2)
+    trainer.network[0].bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(DataError, match=r"at step 0; cases p0\.0, p0\.1, p1\.0, p1\.1\."):
+        trainer.run()
+
+
+def test_too_little_memory_of_the_gpu_is_said_in_words(tmp_path: Path) -> None:
+    class Large(LineTask):
+        def loss(self, network: nn.Module, batch: Any) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    words = r"memory does not suffice at step 0\. Take a smaller patch_size or batch_size, or the option recompute"
+    with pytest.raises(ResourceError, match=words) as caught:
+        line_trainer(tmp_path, Large()).run()
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
 def test_an_error_in_a_worker_that_prepares_batches_keeps_its_words(tmp_path: Path) -> None:
     def spoil(number: int, y: Tensor) -> Tensor:
         raise DataError(f"No batch {number}.", advice="Ask for another.")
@@ -196,6 +236,21 @@ def test_the_average_forgets_the_random_start(tmp_path: Path) -> None:
     start = tensors_of(trainer.network)
     trainer.run()
     now = tensors_of(trainer.network)
+    for name, tensor in tensors_of(trainer.average).items():
+        torch.testing.assert_close(tensor, 0.1 * start[name] + 0.9 * now[name])
+
+
+def test_the_average_moves_a_tensor_with_two_names_once(tmp_path: Path) -> None:
+    class Tied(LineTask):
+        def build(self) -> nn.Module:
+            layer = nn.Linear(1, 1)
+            return nn.Sequential(layer, nn.Tanh(), layer)
+
+    trainer = line_trainer(tmp_path, Tied(), max_steps=1)
+    start = tensors_of(trainer.network)
+    trainer.run()
+    now = tensors_of(trainer.network)
+    assert len(now) == 4
     for name, tensor in tensors_of(trainer.average).items():
         torch.testing.assert_close(tensor, 0.1 * start[name] + 0.9 * now[name])
 
