@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
+from sysconfig import get_paths
 
 import torch
 from torch import nn
@@ -23,12 +25,29 @@ def why_not(device: torch.device) -> str:
     from torch._inductor.exc import InvalidCxxCompiler
 
     if device.type != "cpu":
-        return "" if find_spec("triton") else "triton is missing, which compiles for GPUs"
+        return _no_triton()
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler:
         return "there is no C++ compiler here (on Debian and Ubuntu: apt-get install g++)"
     return ""
+
+
+def _no_triton() -> str:
+    """What triton, which compiles for GPUs, builds its launchers with."""
+    if not find_spec("triton"):
+        return "triton is missing, which compiles for GPUs"
+    if not (os.environ.get("CC") or any(which(name) for name in ("cc", "gcc", "clang"))):
+        return "there is no C compiler here, which triton needs (on Debian and Ubuntu: apt-get install gcc)"
+    if not (Path(get_paths()["include"]) / "Python.h").is_file():
+        return "Python's headers are missing, which triton needs (on Debian and Ubuntu: apt-get install python3-dev)"
+    return ""
+
+
+def _recomputes(model: nn.Module) -> str:
+    """torch.compile (2.13) ends with an error of its own where features are computed again."""
+    again = any(getattr(module, "recompute", 0) for module in model.modules())
+    return "a network that computes levels again (recompute) cannot be compiled" if again else ""
 
 
 def compiled(model: nn.Module, device: torch.device, folder: Path, say: Callable[[str], None]) -> nn.Module:
@@ -38,7 +57,7 @@ def compiled(model: nn.Module, device: torch.device, folder: Path, say: Callable
     `TORCHINDUCTOR_CACHE_DIR` names another one.
     """
     named = _users_folder()  # before torch's compiler is imported, which fills the variable
-    if reason := why_not(device):
+    if reason := _recomputes(model) or why_not(device):
         say(f"loop.compile: {reason}; training goes on uncompiled")
         return model
     if named is None:

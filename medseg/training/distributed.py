@@ -80,7 +80,8 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     """Take one's place among the ranks that torchrun or mpirun started; alone without. Leaves them at the end.
 
     Raises:
-        ConfigError: no such device here, too few for the ranks of this computer, or ranks that do not know where to meet.
+        ConfigError: no such device here, too few for the ranks of this computer, or ranks that do not know where to
+            meet.
     """
     adopt_open_mpi(os.environ)
     world = int(os.environ.get("WORLD_SIZE", "1"))
