@@ -92,7 +92,7 @@ class Arguments:
     """Of every training."""
     seeds: tuple[int, ...] = (0, 1)
     """One run of each row a seed."""
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3)
     """Learning rates that the plain network is tuned over, with half the steps."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Which rows; `plain` is always needed."""

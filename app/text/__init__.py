@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from medseg.exports.words import Language, explain, organ_name
+from medseg.exports.words.numbers import volume_text as volume_text
 
 LANGUAGES: dict[str, str] = {"en": "English", "zh": "简体中文"}
 _FIRST: Language = "en"

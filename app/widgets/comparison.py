@@ -12,12 +12,11 @@ import streamlit as st
 from app.desk import desk, visitor
 from app.results import OrganRow, Result
 from app.studies import RunView, StudyView, TaskView
-from app.text import name_of, say
+from app.text import name_of, say, volume_text
 from app.widgets.models import title_of
 from app.widgets.problems import plain, show_problem
 from app.widgets.tables import swatch
 from app.widgets.viewer import side_of
-from medseg.exports.words.numbers import volume_text
 
 _POLL_S = 0.4
 

@@ -8,8 +8,7 @@ import streamlit as st
 
 from app.references import Reference, reference_for
 from app.results import Histogram, OrganRow, Result
-from app.text import name_of, say
-from medseg.exports.words.numbers import volume_text
+from app.text import name_of, say, volume_text
 
 _COLUMNS = ("organ", "volume", "reference", "hu", "extent", "slices", "edge", "certainty")
 _HINTS = ("reference", "extent", "certainty")

@@ -9,9 +9,8 @@ import streamlit as st
 from app.results import Result
 from app.scans import Scan
 from app.studies import RunView
-from app.text import language, name_of, say, sentences
+from app.text import language, name_of, say, sentences, volume_text
 from app.widgets.style import assets_path, base_path
-from medseg.exports.words.numbers import volume_text
 
 # The program is fetched once, by a name that changes with it, and not sent with every page. Streamlit may begin a
 # component that it has given up already, after its successor, and end it in the same breath: that one is never mounted.

@@ -104,7 +104,7 @@ def test_it_learns_the_three_shapes(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_runs_away_stops_and_names_the_batch(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(Loss|Gradient) is not finite at step \d+; cases t\d\d, t\d\d\."):
+    with pytest.raises(DataError, match=r"(Loss|Gradient) is not finite at step \d+; cases t\d\d(, t\d\d)?\."):
         train_model("smoke", tmp_path, overrides={"loop.learning_rate": 1e30, "loop.workers": 0, "loop.max_steps": 9})
 
 
