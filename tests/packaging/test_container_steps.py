@@ -93,6 +93,7 @@ def test_only_the_recipe_s_own_files_are_in_the_image(image: Path) -> None:
     made = {".venv", "medseg.egg-info"}
     assert {path.name for path in image.iterdir()} - made == {
         "requirements.lock", "pyproject.toml", "README.md", "LICENSE", ".streamlit", "medseg", "app", "scripts",
+        "vlretrieval",
     }  # fmt: skip
 
 
