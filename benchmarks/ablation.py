@@ -122,10 +122,10 @@ def main(given: Arguments) -> dict[str, Any]:
 
 
 def _begun(given: Arguments, config: TrainConfig) -> dict[str, Any]:
-    """What OUT holds, if it was trained on the same data."""
+    """What OUT holds, if it was trained on the same data; costs need none."""
     none = {"machine": machine(), "versions": versions(), "trainings": {}, "costs": []}
     before = json.loads(given.out.read_text()) if given.out.is_file() else none
-    return agreed(given.out, before, {"data": _data(config)})
+    return agreed(given.out, before, {"data": _data(config)} if given.train else {})
 
 
 def _train(given: Arguments, config: TrainConfig, found: dict[str, Any]) -> None:
@@ -140,8 +140,8 @@ def _train(given: Arguments, config: TrainConfig, found: dict[str, Any]) -> None
 def _write(given: Arguments, found: dict[str, Any]) -> None:
     """OUT, with a row for whatever is trained with all seeds, or measured."""
     rows = {name: _scored(found, name) | _costs(found["costs"], name) for name in ROWS}
-    emit_json(given.out, found | {"rows": {name: row for name, row in rows.items() if row}})
-    found["rows"] = json.loads(given.out.read_text())["rows"]
+    found["rows"] = {name: row for name, row in rows.items() if row}
+    emit_json(given.out, found)
 
 
 def _smoke(given: Arguments) -> Arguments:

@@ -7,12 +7,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(block: nn.Module, *inputs: Tensor) -> Tensor:
-    """`block(*inputs)`; its gradients are those of a block that keeps everything. It must draw no random numbers."""
+    """`block(*inputs)`; its gradients are those of a block that keeps everything. It must draw no random numbers.
+
+    In a compiled network such a block runs as written, between the graphs of the rest.
+    """
+    # torch.compile cannot follow the checkpoint's contexts. As a decorator this would cost every import a second.
+    run = torch.compiler.disable(_checkpointed) if torch.compiler.is_compiling() else _checkpointed
+    return run(block, *inputs)
+
+
+def _checkpointed(block: nn.Module, *inputs: Tensor) -> Tensor:
     found: Tensor = checkpoint(
         block,
         *inputs,

@@ -44,12 +44,6 @@ def _no_triton() -> str:
     return ""
 
 
-def _recomputes(model: nn.Module) -> str:
-    """torch.compile (2.13) ends with an error of its own where features are computed again."""
-    again = any(getattr(module, "recompute", 0) for module in model.modules())
-    return "a network that computes levels again (recompute) cannot be compiled" if again else ""
-
-
 def compiled(model: nn.Module, device: torch.device, folder: Path, say: Callable[[str], None]) -> nn.Module:
     """The model, compiled when it is first called; as it is, with a word, where that cannot be done.
 
@@ -57,7 +51,7 @@ def compiled(model: nn.Module, device: torch.device, folder: Path, say: Callable
     `TORCHINDUCTOR_CACHE_DIR` names another one.
     """
     named = _users_folder()  # before torch's compiler is imported, which fills the variable
-    if reason := _recomputes(model) or why_not(device):
+    if reason := why_not(device):
         say(f"loop.compile: {reason}; training goes on uncompiled")
         return model
     if named is None:

@@ -156,14 +156,17 @@ def test_the_catalogue_names_an_unknown_option() -> None:
         build_network("Optimized3DUNet", {"wdith": 8})
 
 
-def one_step(recompute: int, norm: str, half: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+def one_step(
+    recompute: int, norm: str, half: bool, compiled: bool = False
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Loss, gradients and state after a step in training mode; the same start for every `recompute`."""
     torch.manual_seed(3)
     network = Optimized3DUNet(
         channels=[4, 6, 8], norm=norm, residual=True, attention=True, deep_supervision=1, recompute=recompute
     ).train()
+    model = torch.compile(network, backend="eager") if compiled else network
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        loss = sum(head.float().square().mean() for head in network(scan(16, 16, 16)))
+        loss = sum(head.float().square().mean() for head in model(scan(16, 16, 16)))
     assert isinstance(loss, Tensor)
     loss.backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
@@ -181,6 +184,18 @@ def test_recomputed_levels_learn_the_same(recompute: int, norm: str, half: bool)
     assert gradients.keys() == other_gradients.keys()
     assert all(torch.equal(gradients[name], other_gradients[name]) for name in gradients)
     assert all(torch.equal(state[name], other_state[name]) for name in state)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, about tensors between two graphs
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_recomputed_levels_can_be_compiled(norm: str) -> None:
+    """Followed by torch.compile as any network, without its compiler, which would take minutes."""
+    loss, gradients, state = one_step(2, norm, half=False)
+    other_loss, other_gradients, other_state = one_step(2, norm, half=False, compiled=True)
+    torch.testing.assert_close(other_loss, loss)
+    assert gradients.keys() == other_gradients.keys()
+    torch.testing.assert_close(other_gradients, gradients)
+    torch.testing.assert_close(dict(other_state), dict(state))
 
 
 def test_recomputed_levels_keep_less() -> None:

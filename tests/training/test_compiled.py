@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
-from medseg.networks.catalogue import build_network
 from medseg.training import compiled as compiling
 from medseg.training.compiled import CACHE_VARIABLE, compiled, first_steps, why_not
 from medseg.training.journal import StepRecord
@@ -84,13 +83,6 @@ def test_the_time_of_the_graph_is_what_the_first_steps_took_more() -> None:
     building, usual = first_steps(records)
     assert usual == pytest.approx(1.0)
     assert building == pytest.approx(10.0)
-
-
-def test_a_network_that_computes_levels_again_goes_on_uncompiled(tmp_path: Path) -> None:
-    network = build_network("Optimized3DUNet", {"channels": [4, 8], "out_channels": 2, "recompute": 1})
-    said: list[str] = []
-    assert compiled(network, torch.device("cpu"), tmp_path / "graphs", said.append) is network
-    assert "recompute" in said[0]
 
 
 def test_a_gpu_without_a_c_compiler_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
