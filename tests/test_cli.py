@@ -114,7 +114,7 @@ def test_a_limit_of_memory_is_kept_or_refused_by_name(tmp_path: Path, capsys: py
     (row,) = read_csv(tmp_path / "out" / "manifest.csv")
     assert row["error"] == "ResourceError"
     assert row["message"].startswith("scan")
-    assert "0.0 GB are allowed" in row["message"]
+    assert "0.02 GB are allowed" in row["message"]
     assert exit_code(*asked, "--max-memory", "8GB") == 0
     run = json.loads((tmp_path / "out" / "scan" / "run.json").read_text())
     assert 0 < run["forecast"]["memory_mb"] < 8192

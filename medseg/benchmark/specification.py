@@ -181,7 +181,7 @@ def _training(package: ModelPackage, rounds: int) -> Iterator[Row]:
 
 
 def _step(cost: StepCost) -> str:
-    return f"{cost.seconds:.2f} s a step"
+    return f"{cost.seconds:.3g} s a step"
 
 
 def _accuracy(package: ModelPackage, ablation: Path | None) -> Row:

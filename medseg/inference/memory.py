@@ -32,6 +32,7 @@ _FLOAT = 4
 _PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8)]
 _LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
 USABLE = 0.9  # share of what is free that is planned with where the user sets no limit
+KEPT = 0.97  # of the user's limit that is planned with: the allocator's holes are in no forecast
 NEARLY = 0.2  # so much longer may a plan take that wants less memory, where the user sets no limit
 _MIRRORED = 0.5  # share of the mirror images that are computed; a rough figure, for the clock alone
 _RESTORE_VALUES_PER_SECOND = 2.4e8  # logits interpolated and decided; a rough figure, for the clock alone
@@ -245,13 +246,14 @@ def fit(
     Raises:
         ResourceError: no plan keeps the user's limit.
     """
-    allowed = occupied_mb + USABLE * free_mb if max_memory_mb is None else max_memory_mb
+    allowed = occupied_mb + USABLE * free_mb if max_memory_mb is None else KEPT * max_memory_mb
     plans = [forecast(job, tile, occupied_mb, parts) for parts in _PARTS for tile in tiles]
     least = min(plans, key=lambda plan: plan.memory_mb)
     fitting = [plan for plan in plans if plan.memory_mb <= allowed]
     if not fitting and max_memory_mb is not None:
         raise ResourceError(
-            f"{name}: needs about {least.memory_mb / 1024:.1f} GB of memory, and {allowed / 1024:.1f} GB are allowed.",
+            f"{name}: needs about {least.memory_mb / KEPT / 1024:.2f} GB of memory, and "
+            f"{max_memory_mb / 1024:.2f} GB are allowed.",
             advice="Allow more, crop the scan, or take a model with larger voxels.",
         )
     if not fitting:

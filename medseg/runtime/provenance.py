@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,9 +55,15 @@ def processor_model() -> str:
 
 
 def machine() -> dict[str, str | int]:
-    """The machine in words, without its name. `processor` is the architecture."""
+    """The machine in words, without its name. `processor` is the architecture; `gpu`, where there is one, its model."""
     words = {"system": platform.system(), "processor": platform.machine(), "processor_model": processor_model()}
-    return {**words, "cores": os.cpu_count() or 1}
+    return {**words, "cores": os.cpu_count() or 1} | _gpu()
+
+
+def _gpu() -> dict[str, str]:
+    """Nothing before PyTorch is loaded: what does not need it shall not wait for it."""
+    torch = sys.modules.get("torch")
+    return {"gpu": torch.cuda.get_device_name()} if torch and torch.cuda.is_available() else {}
 
 
 def reset_peak_memory() -> None:

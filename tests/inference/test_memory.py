@@ -13,7 +13,17 @@ from torch import Tensor
 
 from medseg.errors import ResourceError
 from medseg.imaging.volume import Geometry, Volume
-from medseg.inference.memory import Job, TileCost, fit, forecast, measure_tiles, occupied_by, prepare_bytes, resident_mb
+from medseg.inference.memory import (
+    KEPT,
+    Job,
+    TileCost,
+    fit,
+    forecast,
+    measure_tiles,
+    occupied_by,
+    prepare_bytes,
+    resident_mb,
+)
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import prepare
 from medseg.runtime.room import free_mb
@@ -82,8 +92,16 @@ def test_fitted_windows_hold_the_body_alone_and_others_perhaps_the_whole_plane()
 
 
 def test_a_limit_that_no_plan_keeps_is_refused_with_both_figures() -> None:
-    with pytest.raises(ResourceError, match=r"needs about \d\.\d GB of memory, and 0\.6 GB are allowed"):
+    with pytest.raises(ResourceError, match=r"needs about \d\.\d\d GB of memory, and 0\.59 GB are allowed"):
         fit(Job(grid(512, 512, 300), SPEC, 117), [TILE], 500, 600)
+
+
+def test_a_limit_is_planned_with_but_for_what_no_forecast_sees() -> None:
+    scan = Job(grid(512, 512, 300), SPEC, 117)
+    free = fit(scan, [TILE], 500, 1e6).memory_mb
+    exact, roomy = fit(scan, [TILE], 500, free), fit(scan, [TILE], 500, free / KEPT + 1)
+    assert exact.memory_mb <= KEPT * free
+    assert roomy.memory_mb == free
 
 
 def test_a_forecast_reads_as_a_sentence_and_as_json() -> None:
