@@ -30,7 +30,7 @@ from medseg.runtime.provenance import peak_memory_mb, reset_peak_memory
 MB = 2**20
 _FLOAT = 4
 _PARTS = [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8)]
-_LATER_MB = 40.0  # what measuring, drawing and writing load afterwards
+_LATER_MB = 75.0  # of libraries, what is looked at only afterwards: restoring, measuring, drawing, writing
 USABLE = 0.9  # share of what is free that is planned with where the user sets no limit
 KEPT = 0.97  # of the user's limit that is planned with: the allocator's holes are in no forecast
 NEARLY = 0.2  # so much longer may a plan take that wants less memory, where the user sets no limit

@@ -57,7 +57,7 @@ def processor_model() -> str:
 def machine() -> dict[str, str | int]:
     """The machine in words, without its name. `processor` is the architecture; `gpu`, where there is one, its model."""
     words = {"system": platform.system(), "processor": platform.machine(), "processor_model": processor_model()}
-    return {**words, "cores": os.cpu_count() or 1} | _gpu()
+    return {**words, "cores": os.cpu_count() or 1, **_gpu()}
 
 
 def _gpu() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,9 +23,10 @@ class LoopConfig(Strict):
     it or with `max_steps`, whichever comes first. `gradient_aggregation_interval` batches make one optimiser step.
     `precision: auto` is the fastest one of the device where a run begins, and stays when it goes on elsewhere.
     `loss_scale`, `init_scale` and `growth_interval` belong to fp16 (see `AutoMixedPrecision`). `workers` prepare
-    batches beside the network; 0 prepares them in between. `compile` builds a graph first (torch.compile), which pays
-    in long runs; it is kept beside the run, so that the next start finds it. `ema_decay: null` keeps no average.
-    `spare_memory` gives a CPU's memory back as soon as it is free: the peak is lower, a step takes longer.
+    batches beside the network: `auto` is one for a CPU and more for a GPU; 0 prepares them in between. `compile`
+    builds a graph first (torch.compile), which pays in long runs; it is kept beside the run, so that the next start
+    finds it. `ema_decay: null` keeps no average. `spare_memory` gives a CPU's memory back as soon as it is free: the
+    peak is lower, a step takes longer.
     """
 
     max_steps: int = Field(6000, ge=1)
@@ -46,7 +47,7 @@ class LoopConfig(Strict):
     device: str = "auto"
     compile: bool = False
     spare_memory: bool = False
-    workers: int = Field(1, ge=0)
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = AUTO
     seed: int = Field(0, ge=0)
     log_steps: int = Field(25, ge=1)
     validate_steps: int = Field(0, ge=0, description="0: only when the run has ended")

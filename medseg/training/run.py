@@ -19,6 +19,7 @@ from medseg.training.cases import CHECK, Dataset, TrainingCase, read_index
 from medseg.training.checkpoint import LAST
 from medseg.training.config import FoldConfig, TrainConfig, load_config
 from medseg.training.distributed import Ranks, everyones_share, joined, wait_for_all
+from medseg.training.feed import workers_for
 from medseg.training.foreign import adopt, locate
 from medseg.training.package import add_metrics, write_package
 from medseg.training.patches import PatchSampler
@@ -144,7 +145,7 @@ def _train(
     settings: TrainConfig, task: SegmentationTask, out: Path, ranks: Ranks, say: Callable[[str], None]
 ) -> nn.Module:
     folder = out if ranks.first else None
-    workers, device = settings.loop.workers, ranks.device
+    workers, device = workers_for(settings.loop.workers, ranks.device), ranks.device
     with TrainingProfiler(interval=PROFILE_S, folder=folder, workers=workers, device=device) as profiler:
         trainer = Trainer(
             task, settings.loop, out, ranks=ranks, progress=lambda event: say(event.message), watchers=[profiler]

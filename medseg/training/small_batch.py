@@ -21,6 +21,7 @@ from medseg.imaging.emit import emit_json
 from medseg.training.cases import Dataset, read_index
 from medseg.training.config import SmallBatchConfig, TrainConfig
 from medseg.training.distributed import Ranks, from_first, largest, wait_for_all
+from medseg.training.feed import workers_for
 from medseg.training.journal import StepRecord
 from medseg.training.loop import LoopConfig
 from medseg.training.package import write_package
@@ -129,7 +130,8 @@ def _learn_by_heart(
         _cycle(small, settings, ranks),
     )
     records: list[StepRecord] = []
-    with TrainingProfiler(metrics=(), interval=0.5, workers=settings.loop.workers) as profiler:
+    workers = workers_for(settings.loop.workers, ranks.device)
+    with TrainingProfiler(metrics=(), interval=0.5, workers=workers) as profiler:
         trainer = Trainer(
             few,
             _loop(settings.loop, small),
@@ -195,7 +197,7 @@ def _judged(
     losses = tuple(round(record.loss, 5) for record in records)
     span = max(1, min(small.batches, len(losses) // 2))
     before, after = sum(losses[:span]) / span, sum(losses[-span:]) / span
-    bottleneck = judge(records[1:], settings.loop.workers)
+    bottleneck = judge(records[1:], workers_for(settings.loop.workers, ranks.device))
     step_s = bottleneck.seconds_per_step or records[0].seconds
     patches = settings.batch_size * settings.loop.gradient_aggregation_interval * ranks.world
     enough = len(losses) >= 2 * small.batches

@@ -24,7 +24,7 @@ from medseg.training.average import start_average, update_average
 from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.compiled import compiled
 from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm, wait_for_all
-from medseg.training.feed import Feed, seed_all
+from medseg.training.feed import Feed, seed_all, workers_for
 from medseg.training.journal import Journal, StepRecord, summarise
 from medseg.training.loop import AUTO, LoopConfig, Precision
 from medseg.training.optimisers import build_optimiser, set_rate
@@ -182,7 +182,7 @@ class Trainer(Generic[B]):
     def _run(self, watch: Watch) -> None:
         plain = self._wrapped()
         model = compiled(plain, self.ranks.device, self.graphs, self._tell) if self.config.compile else plain
-        feed = Feed(self.task, self._numbers(), self.config.seed, self.config.workers)
+        feed = Feed(self.task, self._numbers(), self.config.seed, workers_for(self.config.workers, self.ranks.device))
         batches = iter(feed)
         due = self._next_save()
         while self.done < 1:

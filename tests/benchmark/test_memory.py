@@ -37,7 +37,7 @@ def test_a_limit_is_kept_and_changes_no_label(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         shape = (192, 192, 130)
         free = pool.submit(benchmark_memory, 40, shape, tmp_path / "free.nii.gz").result()
-        limit = free.forecast.memory_mb - 300
+        limit = free.forecast.memory_mb - 250  # what a fresh process holds varies by 60 MB: the heap's holes
         tight = pool.submit(benchmark_memory, 40, shape, tmp_path / "tight.nii.gz", limit).result()
     assert tight.forecast.parts > (1, 1)
     assert tight.peak_memory_mb <= limit
