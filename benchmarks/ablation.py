@@ -66,16 +66,16 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 SAME_VALUES = ("recomputed level", "memory given back")
 
 
-def _all_together() -> tuple[dict[str, Any], dict[str, Any]]:
+def _all_together(*without: str) -> tuple[dict[str, Any], dict[str, Any]]:
     options: dict[str, Any] = {}
     settings: dict[str, Any] = {}
-    for own, training in ROWS.values():
+    for own, training in (change for name, change in ROWS.items() if name not in without):
         options |= own
         settings |= training
     return options, settings
 
 
-ROWS["all"] = _all_together()
+ROWS |= {"all": _all_together(), "all but attention": _all_together("attention")}
 
 
 @dataclass(frozen=True)
