@@ -25,7 +25,7 @@ from medseg.inference.backends.predictor import ONNX_FP32, ONNX_INT8
 from medseg.inference.backends.torch_backend import load_network
 from medseg.inference.predict import predict_blocks
 from medseg.models.card import InputSpec
-from medseg.models.store import WEIGHTS, ModelPackage
+from medseg.models.store import ModelPackage
 from medseg.preprocess.blocks import label_grid
 from medseg.training.trial import cpu_can
 
@@ -91,10 +91,16 @@ def _size(package: ModelPackage) -> Row:
     what, claimed = "model size", "-78 %"
     if ONNX_INT8 not in package.card.files:
         return Row(what, claimed, on=f"{package.card.id} has no int8 file: `medseg export --int8`")
-    full = package.file(ONNX_FP32 if ONNX_FP32 in package.card.files else WEIGHTS)
-    sizes = [file.stat().st_size for file in (full, package.file(ONNX_INT8))]
+    sizes = [_fp32_bytes(package), package.file(ONNX_INT8).stat().st_size]
     shown = [f"{size / 1e6:.2f} MB" for size in sizes]
     return Row(what, claimed, f"fp32 {shown[0]}", f"int8 {shown[1]}", _change(*sizes), package.card.id)
+
+
+def _fp32_bytes(package: ModelPackage) -> int:
+    """Of its fp32 ONNX file, else of its numbers at four bytes each: a package keeps its weights in half precision."""
+    if ONNX_FP32 in package.card.files:
+        return package.file(ONNX_FP32).stat().st_size
+    return sum(4 * tensor.numel() for tensor in load_network(package).state_dict().values())
 
 
 def _latency(package: ModelPackage, rounds: int) -> Row:

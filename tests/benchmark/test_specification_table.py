@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from medseg.benchmark.console import BEGIN, END, put_markdown
-from medseg.benchmark.specification import NEEDS_GPU, Row, specification
+from medseg.benchmark.specification import NEEDS_GPU, Row, _fp32_bytes, _size, specification
 from medseg.benchmark.training_step import compare_steps
 from medseg.cli import main
 from medseg.errors import DataError
+from medseg.models.store import WEIGHTS, load_model
 from tests.inference.backends.packages import tiny_package
 
 PAIR: dict[str, Any] = {
@@ -46,6 +47,14 @@ def test_every_promise_has_a_row_with_both_sides_or_a_reason(tmp_path: Path, abl
         assert [row.on for row in rows if "width 64" in row.what] == [NEEDS_GPU]
         assert found["training memory"].ratio.endswith(" %")
     assert found["Dice, optimised against original"].ratio == "+3.0 points (+1.0 to +5.0)"
+
+
+def test_a_file_in_half_precision_is_not_taken_for_single() -> None:
+    package = load_model("head-neck-oar")
+    row = _size(package)
+    assert _fp32_bytes(package) == pytest.approx(2 * package.file(WEIGHTS).stat().st_size, rel=0.01)
+    assert row.baseline == "fp32 18.35 MB"
+    assert row.ratio == "-75 %"
 
 
 def test_without_trainings_their_row_says_what_is_missing(tmp_path: Path, ablation: Path) -> None:
