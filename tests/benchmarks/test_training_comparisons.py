@@ -29,18 +29,21 @@ def test_the_interval_of_a_ratio_of_medians() -> None:
     assert interval(np.full(9, 2.0), np.full(9, 1.0)) == [2.0, 2.0]
 
 
-def test_every_row_changes_what_it_says_and_the_last_one_everything() -> None:
+def test_every_row_changes_what_it_says_and_all_together_everything() -> None:
     config = load_config("head-neck-oar")
     plain = options_of(config, "plain")
     assert (plain["attention"], plain["residual"], plain["deep_supervision"]) == (False, False, 0)
     assert plain["channels"] == config.network.options["channels"]
+    together = ("all", "all but attention")
+    single = len(ROWS) - 1 - len(together)
     for name in ROWS:
         changed = [k for k in plain if options_of(config, name)[k] != plain[k]]
         changed += [k for k in settings_of("plain") if settings_of(name)[k] != settings_of("plain")[k]]
         loop = load_config("head-neck-oar", settings_of(name)).loop
-        assert loop.ema_decay == (0.998 if name in ("average", "all") else None)
-        assert loop.precision == ("bf16" if name in ("half precision", "all") else "fp32")
-        assert len(changed) == {"plain": 0, "all": len(ROWS) - 2}.get(name, 1), name
+        assert loop.ema_decay == (0.998 if name in ("average", *together) else None)
+        assert loop.precision == ("bf16" if name in ("half precision", *together) else "fp32")
+        assert len(changed) == {"plain": 0, "all": single, "all but attention": single - 1}.get(name, 1), name
+    assert not options_of(config, "all but attention")["attention"]
 
 
 def test_the_curves_share_one_point_and_change_one_thing_each() -> None:
