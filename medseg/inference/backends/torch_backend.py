@@ -52,7 +52,7 @@ def _load_weights(network: nn.Module, package: ModelPackage) -> None:
 
 
 class TorchPredictor:
-    """PyTorch eager on the CPU, or on a CUDA device with automatic mixed precision (unmeasured: no GPU was at hand).
+    """PyTorch eager on the CPU, or on a CUDA device with automatic mixed precision (on an H200: docs/BENCHMARKS.md).
 
     Args:
         network: in evaluation mode, [B, 1, i, j, k] -> [B, C, i, j, k].
