@@ -85,9 +85,9 @@ class Feed:
         )
 
     def __iter__(self) -> Iterator[Any]:
-        batches = iter(self._loader)
+        began = time.perf_counter()
+        batches = iter(self._loader)  # starts the workers, which the network waits for, too
         while True:
-            began = time.perf_counter()
             try:
                 batch = next(batches)
             except StopIteration:
@@ -100,6 +100,7 @@ class Feed:
             if isinstance(batch, MedsegError):
                 raise batch
             yield batch
+            began = time.perf_counter()
 
 
 def _ended(error: RuntimeError) -> WorkerError:

@@ -17,6 +17,7 @@ from medseg.training.trial import bf16_pays
 
 _HALF: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _NEVER = 2**31 - 1
+_COUNTS = ("good_steps", "skipped_steps", "helpless_steps", "half_share")  # that a checkpoint keeps
 
 
 def fastest(device: torch.device) -> Precision:
@@ -149,15 +150,15 @@ class AutoMixedPrecision:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON that a checkpoint keeps."""
-        counts = {"good_steps": self.good_steps, "skipped_steps": self.skipped_steps, "half_share": self.half_share}
+        counts = {name: getattr(self, name) for name in _COUNTS}
         return {"scaler": self._scaler.state_dict(), "precision": self.precision} | counts
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         if state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
-        self.good_steps, self.skipped_steps = state["good_steps"], state["skipped_steps"]
-        self.half_share = state["half_share"]
+        for name in _COUNTS:
+            setattr(self, name, state.get(name, 0))  # checkpoints of older versions lack helpless_steps
 
 
 class _WorkByType(TorchDispatchMode):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from medseg.training.journal import StepRecord
 from medseg.training.loop import LoopConfig
 from medseg.training.package import write_package
 from medseg.training.patches import Batch, PatchSampler
-from medseg.training.profiler import TrainingProfiler, judge
+from medseg.training.profiler import TrainingProfiler, Verdict
 from medseg.training.segmentation import SegmentationTask
 from medseg.training.small_batch_result import RESULT, SmallBatch, digest, read_small_batch
 from medseg.training.subset import write_subset
@@ -39,6 +39,25 @@ NOTHING_SCORED = (
     "no organ could be scored in the validation cases: their masks are empty, or nothing of them is contoured; "
     "`medseg train check` says which."
 )
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """By heart: every step, what bounded them, the network, and the largest memory of any rank."""
+
+    records: list[StepRecord]
+    bottleneck: Verdict
+    network: torch.nn.Module
+    memory_mb: float
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A few cases by the network's package; `dice` is None where none could be judged."""
+
+    count: int
+    seconds_per_case: float
+    dice: float | None
 
 
 class FewBatches(SegmentationTask):
@@ -73,13 +92,11 @@ def try_small_batch(
         say("small-batch validation: was sound with these settings already")
         return found
     say(f"small-batch validation: {small.steps} steps on {small.batches} batches")
-    records, network, memory_mb = _learn_by_heart(out / FOLDER, settings, small, task, ranks, say)
+    learnt = _learn_by_heart(out / FOLDER, settings, small, task, ranks, say)
     result = None
     if ranks.first:
-        seconds, dice, count = _validate(out / FOLDER, settings, small, task, network, dataset)
-        result = _judged(
-            settings, small, records, memory_mb, seconds, dice, count, len(dataset.of("validation")), ranks
-        )
+        scored = _validate(out / FOLDER, settings, small, task, learnt.network, dataset)
+        result = _judged(settings, small, learnt, scored, len(dataset.of("validation")), ranks)
         emit_json(out / RESULT, asdict(result))
         for line in result.lines():
             say(f"small-batch validation: {line}")
@@ -123,7 +140,7 @@ def _learn_by_heart(
     task: SegmentationTask,
     ranks: Ranks,
     say: Callable[[str], None],
-) -> tuple[list[StepRecord], torch.nn.Module, float]:
+) -> _Learnt:
     few = FewBatches(
         PatchSampler(_richest(task, small.cases), settings, task.sampler.labels),
         settings,
@@ -141,10 +158,10 @@ def _learn_by_heart(
             watchers=[records.append, profiler],
             graphs=folder.parent / GRAPHS,  # the full training finds them built
         )
-        trainer.journal.reopen(0)  # lines of an earlier try
+        trainer.start_over()
         network = trainer.run()
     (memory_mb,) = largest([_memory_mb(profiler, ranks)], ranks.device)
-    return records, network, memory_mb
+    return _Learnt(records, profiler.verdict, network, memory_mb)
 
 
 def _cycle(small: SmallBatchConfig, settings: TrainConfig, ranks: Ranks) -> int:
@@ -171,8 +188,8 @@ def _validate(
     task: SegmentationTask,
     network: torch.nn.Module,
     dataset: Dataset,
-) -> tuple[float, float | None, int]:
-    """The whole end of a run: package, loading, segmenting, scores. Returns seconds a case, mean Dice, cases."""
+) -> _Scored:
+    """The whole end of a run: package, loading, segmenting, scores."""
     write_package(folder / "package", network, settings, task.sampler.labels, task.sampler.cases)
     cases = sorted(dataset.of("validation") or dataset.of("train"), key=lambda case: not case.contoured)[: small.cases]
     index = write_subset(dataset, folder / "data", {case.id: "validation" for case in cases})
@@ -180,42 +197,34 @@ def _validate(
     scores = validate(folder, settings.model_copy(update={"index": index}), read_index(index), lambda line: None)
     seconds = (time.perf_counter() - began) / len(cases)
     dice = None if scores is None else scores.to_dict()["overall"]["dice"]["mean"]
-    return seconds, dice, len(cases)
+    return _Scored(len(cases), seconds, dice)
 
 
 def _judged(
-    settings: TrainConfig,
-    small: SmallBatchConfig,
-    records: list[StepRecord],
-    memory_mb: float,
-    seconds_per_case: float,
-    dice: float | None,
-    validated: int,
-    cases: int,
-    ranks: Ranks,
+    settings: TrainConfig, small: SmallBatchConfig, learnt: _Learnt, scored: _Scored, cases: int, ranks: Ranks
 ) -> SmallBatch:
-    losses = tuple(round(record.loss, 5) for record in records)
+    """The stage's result; `cases` would be validated by the full training."""
+    losses = tuple(round(record.loss, 5) for record in learnt.records)
     span = max(1, min(small.batches, len(losses) // 2))
     before, after = sum(losses[:span]) / span, sum(losses[-span:]) / span
-    bottleneck = judge(records[1:], workers_for(settings.loop.workers, ranks.device))
-    step_s = bottleneck.seconds_per_step or records[0].seconds
+    step_s = learnt.bottleneck.seconds_per_step or learnt.records[0].seconds
     patches = settings.batch_size * settings.loop.gradient_aggregation_interval * ranks.world
-    enough = len(losses) >= 2 * small.batches
-    scored = dice is not None or not cases
-    reasons = _reasons(small, before, after if enough else None, memory_mb, ranks, scored=scored)
+    seen_again = after if len(losses) >= 2 * small.batches else None
+    judged = scored.dice is not None or not cases
+    reasons = _reasons(small, before, seen_again, learnt.memory_mb, ranks, scored=judged)
     return SmallBatch(
         sound=not reasons,
         reasons=tuple(reasons),
         losses=losses,
         loss_before=before,
         loss_after=after,
-        dice=dice,
-        validated=validated,
-        seconds_per_case=seconds_per_case,
+        dice=scored.dice,
+        validated=scored.count,
+        seconds_per_case=scored.seconds_per_case,
         patches_per_second=patches / step_s,
-        memory_mb=memory_mb,
-        forecast_minutes=forecast_minutes(settings.loop, step_s, seconds_per_case * cases),
-        bottleneck=bottleneck,
+        memory_mb=learnt.memory_mb,
+        forecast_minutes=forecast_minutes(settings.loop, step_s, scored.seconds_per_case * cases),
+        bottleneck=learnt.bottleneck,
         of=digest(settings),
     )
 

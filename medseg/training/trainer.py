@@ -6,6 +6,7 @@ no words.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -60,6 +61,8 @@ class Trainer(Generic[B]):
         graphs: folder for what `loop.compile` builds; `graphs` in the run's own by default.
 
     Attributes:
+        batches: of all ranks in one optimiser step, as the run was begun.
+        interval: of them, how many each rank takes.
         step: optimiser steps that lie behind.
         seconds: what they took.
         done: share of the run that lies behind.
@@ -82,15 +85,24 @@ class Trainer(Generic[B]):
         self.graphs = graphs or folder / GRAPHS
         self.ranks = ranks or Ranks()
         self.progress, self.stop, self.watchers = progress, stop, watchers
+        self.interval = config.gradient_aggregation_interval
+        self.batches = self.interval * self.ranks.world
         seed_all(config.seed, 0)
-        network = task.build().to(self.ranks.device)
-        self.network = share_batch_norm(network.double() if config.precision == "fp64" else network)
-        self.average = None if config.ema_decay is None else start_average(self.network)
+        self.network, self.average = self._placed()
         self.optimiser = build_optimiser(task.groups(self.network), config)
         self.amp = self._precision()
         self.journal = Journal(folder if self.ranks.first else None)
         self.step, self.seconds, self.done, self.saved = 0, 0.0, 0.0, 0
         self._recent: list[StepRecord] = []
+
+    def _placed(self) -> tuple[nn.Module, nn.Module | None]:
+        """Network and average, on the device."""
+        try:
+            network = self.task.build().to(self.ranks.device)
+            network = share_batch_norm(network.double() if self.config.precision == "fp64" else network)
+            return network, None if self.config.ema_decay is None else start_average(network)
+        except torch.OutOfMemoryError as error:
+            raise _too_little_memory(0) from error
 
     @property
     def result(self) -> nn.Module:
@@ -104,16 +116,17 @@ class Trainer(Generic[B]):
     def resume(self) -> bool:
         """Go on from the folder's checkpoint; False where there is none.
 
+        On another number of ranks a step takes as many batches as before, or the next higher number that divides.
+
         Raises:
             DataError: it is damaged or belongs to another network.
             ConfigError: it was made with settings that cannot change within a run.
         """
-        if self.ranks.first:
-            sweep_parts(self.folder / LAST)  # of a start that was killed while it wrote; the run is this process's now
         found = find_checkpoint(self.folder)
         if found is None:
-            self.journal.reopen(0)  # lines of a start that was killed before its first checkpoint
+            self.start_over()
             return False
+        self._sweep()
         state = load_checkpoint(found, self._learner, self._compare)
         self.step = self.saved = state["step"]
         self.amp = self._precision(state["amp"].get("precision"))
@@ -122,9 +135,30 @@ class Trainer(Generic[B]):
         self.seconds = float(from_first(self.journal.seconds))
         self.done = self._share_done()
         self._tell(f"resumed at step {self.step}")
+        self._regroup(state.get("batches_per_step", self.batches))
         if state["max_steps"] != self.config.max_steps:
             self._tell(f"the run now ends at step {self.config.max_steps}, its learning rate with it")
         return True
+
+    def start_over(self) -> None:
+        """Leave behind what an earlier start noted and half wrote before its first checkpoint."""
+        self._sweep()
+        self.journal.reopen(0)
+
+    def _sweep(self) -> None:
+        if self.ranks.first:
+            sweep_parts(self.folder / LAST)  # of a start that was killed while it wrote; the run is this process's now
+
+    def _regroup(self, batches: int) -> None:
+        """Share the batches of a step among the ranks that there are now."""
+        world = self.ranks.world
+        self.batches, self.interval = batches, math.ceil(batches / world)
+        taken = self.interval * world
+        if self.interval == self.config.gradient_aggregation_interval and taken == batches:
+            return
+        self.journal.note(self._stamped({"step": self.step, "ranks": world, "batches_per_step": taken}))
+        still = "as before" if taken == batches else f"not {batches} as before, which {world} ranks cannot share evenly"
+        self._tell(f"ranks: {world}, each takes {self.interval} of a step's batches; a step has {taken}, {still}")
 
     def _precision(self, begun_in: Precision | None = None) -> AutoMixedPrecision:
         """`auto` as the run was begun, else as is fastest for the first rank: others may run on other processors."""
@@ -172,12 +206,7 @@ class Trainer(Generic[B]):
 
     def _in_words(self, error: Exception) -> Exception:
         """The GPU's lack of memory as an error of ours; anything else as it is."""
-        if not isinstance(error, torch.OutOfMemoryError):
-            return error
-        return ResourceError(
-            f"The GPU's memory does not suffice at step {self.step}.",
-            advice="Take a smaller patch_size or batch_size, or the option recompute of Optimized3DUNet.",
-        )
+        return _too_little_memory(self.step) if isinstance(error, torch.OutOfMemoryError) else error
 
     def _run(self, watch: Watch) -> None:
         plain = self._wrapped()
@@ -205,9 +234,9 @@ class Trainer(Generic[B]):
         return time.monotonic() + 60 * self.config.checkpoint_minutes
 
     def _numbers(self) -> range:
-        config, world = self.config, self.ranks.world
-        each = config.gradient_aggregation_interval * world
-        return range(self.step * each + self.ranks.rank, config.max_steps * each, world)
+        world = self.ranks.world
+        each = self.interval * world
+        return range(self.step * each + self.ranks.rank, self.config.max_steps * each, world)
 
     def _advance(self, seconds: float, due: bool) -> tuple[bool, bool]:
         """A step more lies behind; returns whether any rank wants to stop, or to save. All agree on it."""
@@ -226,11 +255,11 @@ class Trainer(Generic[B]):
         return DistributedDataParallel(self.network, device_ids=ids, gradient_as_bucket_view=True)
 
     def train_step(self, model: nn.Module, batches: Any) -> tuple[float, dict[str, float], float | None]:
-        """One optimiser step over `gradient_aggregation_interval` batches; returns loss, its parts, gradient norm."""
+        """One optimiser step over `interval` batches; returns loss, its parts, gradient norm."""
         model.train()
         set_rate(self.optimiser, self.config.learning_rate * rate_factor(self.step, self.done, self.config))
         self.optimiser.zero_grad(set_to_none=True)
-        interval = self.config.gradient_aggregation_interval
+        interval = self.interval
         total, parts, ids = 0.0, dict[str, float](), list[str]()
         for turn in range(interval):
             batch = next(batches)
@@ -253,8 +282,7 @@ class Trainer(Generic[B]):
         with looking, self.amp.autocast():
             loss = self.task.loss(model, moved(batch, self.ranks.device))
         self._check_finite("Loss", loss.total, case_ids(batch))
-        interval = self.config.gradient_aggregation_interval
-        with self.amp.scale_loss(loss.total / interval, self.optimiser, delay_unscale=not last) as scaled:
+        with self.amp.scale_loss(loss.total / self.interval, self.optimiser, delay_unscale=not last) as scaled:
             scaled.backward()
         return loss
 
@@ -330,10 +358,17 @@ class Trainer(Generic[B]):
     def _write(self) -> OutputError | None:
         self.journal.note(self._stamped({"step": self.step, "saved": True}))
         state = {"step": self.step, "max_steps": self.config.max_steps, "amp": self.amp.state_dict()}
-        state["settings"] = self._settings()
+        state |= {"settings": self._settings(), "batches_per_step": self.batches}
         try:
             save_checkpoint(self.folder / LAST, self._learner, state)
         except OutputError as error:
             return error
         self.saved = self.step
         return None
+
+
+def _too_little_memory(step: int) -> ResourceError:
+    return ResourceError(
+        f"The GPU's memory does not suffice at step {step}.",
+        advice="Take a smaller patch_size or batch_size, or the option recompute of Optimized3DUNet.",
+    )

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from medseg.errors import OutputError
+from medseg.errors import Cancelled, OutputError
 from medseg.labels import LabelTable
 from medseg.training import distributed
 from medseg.training import trainer as trainers
@@ -103,6 +103,16 @@ class Batched(LineTask):
         return {}
 
 
+class Doubled(LineTask):
+    """In float64, where rounding hides no difference."""
+
+    def loss(self, network: nn.Module, batch: Points) -> Loss:
+        return super().loss(network, Points(batch.x.double(), batch.y.double(), batch.ids))
+
+    def validate(self, network: nn.Module, step: int) -> dict[str, float]:
+        return {}
+
+
 class _Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -134,6 +144,15 @@ def exact_patches(ranks: Ranks, folder: Path) -> Any:
     trainer = Trainer(task, settings.loop, folder, ranks=ranks)
     trainer.run()
     return {name: tensor.flatten().tolist() for name, tensor in trainer.network.state_dict().items()}
+
+
+def begun(ranks: Ranks, folder: Path) -> Any:
+    """A part of a run; another number of ranks goes on with it."""
+    answers = iter([False] * 6 + [True])
+    trainer = line_trainer(folder / "run", Doubled(), ranks=ranks, stop=lambda: next(answers), **EXACT)
+    with suppress(Cancelled):
+        trainer.run()
+    return trainer.step
 
 
 def late(ranks: Ranks, folder: Path) -> Any:

@@ -13,9 +13,11 @@ import torch
 from medseg.errors import ConfigError
 from medseg.training.checkpoint import LAST
 from medseg.training.distributed import Ranks, choose_device, joined, share_batch_norm
+from medseg.training.journal import read_journal
 from tests.phantoms import phantom_volume
 from tests.training.conftest import LABELS, write_case, write_index
-from tests.training.ranks import exact, exact_patches, kill, left_by, outcome, start, sums, wait_until
+from tests.training.ranks import EXACT, Doubled, exact, exact_patches, kill, left_by, outcome, start, sums, wait_until
+from tests.training.toys import line_trainer
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """One start for all that need no pair of their own."""
     folder = tmp_path_factory.mktemp("pair")
     write_partial_labels(folder / "exact_patches")
-    processes = start(folder, "exact", "exact_patches", "sums", "refused_once", "late_start", "spoilt")
+    processes = start(folder, "exact", "exact_patches", "sums", "begun", "refused_once", "late_start", "spoilt")
     said = [process.communicate(timeout=280)[1] for process in processes]
     assert all((folder / "refused_once" / f"rank{rank}.json").is_file() for rank in range(2)), said
     return Pair(folder, [process.returncode for process in processes], said)
@@ -62,6 +64,32 @@ def test_two_ranks_with_partial_labels_equal_one(pair: Pair, tmp_path: Path) -> 
     assert both[0] == both[1]
     for name, values in alone.items():
         assert both[0][name] == pytest.approx(values, abs=1e-5), name
+
+
+def test_one_rank_goes_on_with_the_batches_of_two(pair: Pair, tmp_path: Path) -> None:
+    assert left_by("begun", pair.folder) == [7, 7]
+    said: list[str] = []
+    rest = line_trainer(pair.folder / "begun" / "run", Doubled(), said=said, **EXACT)
+    assert rest.resume()
+    assert said[1] == "ranks: 1, each takes 2 of a step's batches; a step has 2, as before"
+    found = rest.run().state_dict()
+    whole = line_trainer(tmp_path, Doubled(), gradient_aggregation_interval=2, **EXACT).run().state_dict()
+    for name, values in whole.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-12, atol=1e-12)
+    ours = [entry for entry in read_journal(rest.folder) if "ranks" in entry]
+    assert [(entry["step"], entry["ranks"], entry["batches_per_step"]) for entry in ours] == [(7, 1, 2)]
+
+
+def test_ranks_that_cannot_share_a_steps_batches_evenly_take_more_and_say_so(tmp_path: Path) -> None:
+    """Until the number of ranks fits again."""
+    line_trainer(tmp_path, gradient_aggregation_interval=3, max_steps=2).run()
+    for world, taken in [(2, 4), (3, 3)]:
+        said: list[str] = []
+        trainer = line_trainer(tmp_path, said=said, ranks=Ranks(0, world), gradient_aggregation_interval=3)
+        assert trainer.resume()
+        assert trainer.interval * world == taken
+        assert trainer._numbers() == range(2 * taken, 10 * taken, world)
+        assert ("a step has 4, not 3 as before, which 2 ranks cannot share evenly" in said[-1]) is (world == 2)
 
 
 @pytest.mark.slow

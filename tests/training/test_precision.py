@@ -63,6 +63,9 @@ def test_overflows_at_the_lowest_scale_are_counted_while_they_follow_each_other(
         machine.step(overflow=overflow)
         found.append(machine.amp.helpless_steps)
     assert found == wanted
+    resumed = AutoMixedPrecision(loss_scale=128, init_scale=init_scale)
+    resumed.load_state_dict(machine.amp.state_dict())
+    assert resumed.helpless_steps == wanted[-1]
 
 
 def test_gradients_have_their_true_size_after_the_block() -> None:

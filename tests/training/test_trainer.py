@@ -222,6 +222,15 @@ def test_too_little_memory_of_the_gpu_is_said_in_words(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
+def test_so_is_too_little_of_it_for_the_network_alone(tmp_path: Path) -> None:
+    class Large(LineTask):
+        def build(self) -> nn.Module:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with pytest.raises(ResourceError, match=r"memory does not suffice at step 0\."):
+        line_trainer(tmp_path, Large())
+
+
 def test_an_error_in_a_worker_that_prepares_batches_keeps_its_words(tmp_path: Path) -> None:
     def spoil(number: int, y: Tensor) -> Tensor:
         raise DataError(f"No batch {number}.", advice="Ask for another.")
