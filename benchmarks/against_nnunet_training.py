@@ -331,9 +331,9 @@ def _predict(given: Arguments, place: Path, way: tuple[str, str], masks: Path, r
 
 def _segment(model: Path, dataset: Dataset, masks: Path, *, faithful: bool) -> None:
     """By our engine: windows and mirror images as nnU-Net's or our default, nothing of ours about the anatomy."""
-    package = import_models(
-        [model], masks.parent / "imported" / masks.name, "as-nnunet", folds=["0"], faithful=faithful
-    )
+    shelf = masks.parent / "imported" / masks.name
+    shutil.rmtree(shelf, ignore_errors=True)  # of a start that was killed while it segmented
+    package = import_models([model], shelf, "as-nnunet", folds=["0"], faithful=faithful)
     scans = [str(case.ct) for case in dataset.of("validation")]
     command = [sys.executable, "-m", "medseg", "segment", *scans, "--model", str(package), "-o", str(masks)]
     subprocess.run(command, check=True)

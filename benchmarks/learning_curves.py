@@ -146,12 +146,12 @@ def _train(given: Arguments, dataset: Dataset, point: Point, seed: int, folder: 
 
 
 def _settings(given: Arguments, index: Path, point: Point, seed: int) -> dict[str, Any]:
-    config = load_config(given.config)
+    config = load_config(given.config, parse_settings(given.set_))
     options = dict(config.network.options)
     options["channels"] = [max(4, round(point.width * n)) for n in options["channels"]]
     own: dict[str, Any] = {"index": index, "network.options": options, "loop.seed": seed}
     own |= {"loop.max_steps": round(point.time * given.steps), "cache": given.work / "cache"}
-    return own | parse_settings(given.set_)
+    return parse_settings(given.set_) | own
 
 
 def _curve(given: Arguments, found: dict[str, Any], axis: str, points: list[Point], dataset: Dataset) -> dict[str, Any]:

@@ -64,10 +64,15 @@ def evaluate(
     )
     card = scored(predictions, out=out)
     Console().print(card.table())
+    comparison = out / "comparison.json"
+    comparison.unlink(missing_ok=True)  # of scores that stood here before
     if against:
-        found = compare_cards([card, *map(scored, seeds)], list(map(scored, against)))
+        again, others = list(map(scored, seeds)), list(map(scored, against))
+        found = compare_cards([card, *again], others)
+        for note in dict.fromkeys(note for one in (*again, *others) for note in one.notes):
+            print(f"Further masks: {note}")
         Console().print(comparison_table(found))
-        emit_json(out / "comparison.json", found)
+        emit_json(comparison, found)
     print(f"Scores: {out}")
     return 0
 

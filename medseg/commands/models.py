@@ -126,7 +126,10 @@ def _change(what: str, model: str, out: Path | None, tracking: Path | None) -> i
     try:
         mirror_versions(versions, tracking)
     except Exception as error:  # whatever MLflow raises: the shelf has changed all the same
-        advice = "The shelf is as shown; the same command tries the registry again."
+        again = "the same command tries the registry again"
+        if what == "rollback":  # which would go back one more
+            again = f"`medseg models promote` of what is in use there, with --tracking {tracking}, tries it again"
+        advice = f"The shelf is as shown; {again}."
         raise OutputError(f"MLflow's registry in {tracking} could not follow: {error}.", advice=advice) from error
     print(f"MLflow's registry in {tracking} shows the same.")
     return 0

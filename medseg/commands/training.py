@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -100,5 +101,6 @@ def plan_training(
     from medseg.training.plan import plan_and_write
 
     room = Room.here(None if memory is None else parse_memory_mb(memory))
-    print(f"Config: {plan_and_write(dataset, out, name, room, force=force)}")
+    say = partial(print, flush=True)
+    print(f"Config: {plan_and_write(dataset, out, name, room, force=force, say=say)}")
     return 0

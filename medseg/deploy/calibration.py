@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import DataError, ModelIntegrityError
+from medseg.evaluation.tables import find_index
 from medseg.imaging import Volume, read_volume
 from medseg.inference.windows import Windows, body_box, cut
 from medseg.jobs.studies import find_studies
@@ -31,10 +32,20 @@ def find_scans(place: Path) -> list[Path]:
     """
     if not place.exists():
         raise DataError(f"There is nothing at {place}.")
-    scans = [path for path in find_studies(place) if not _MASK.search(path.name)]
+    skipped: list[str] = []
+    found = find_studies(place, report=lambda path, reason: skipped.append(f"{path.name} {reason}"))
+    scans = [path for path in {*found, *_taken_over(place)} if not _MASK.search(path.name)]
     if not scans:
-        raise DataError(f"No CT scan in {place}.", advice="Give a folder of NIfTI files or DICOM folders.")
-    return scans
+        why = f" {skipped[0]}" if skipped else ""
+        raise DataError(f"No CT scan in {place}.{why}", advice="Give a folder of NIfTI files or DICOM folders.")
+    return sorted(scans)
+
+
+def _taken_over(place: Path) -> list[Path]:
+    """Scans of another tool's data set beside our index of it: links to its files, which lie elsewhere."""
+    if find_index(place) is None:
+        return []
+    return [path for path in place.glob("*_ct.nii.gz") if path.is_symlink() and path.is_file()]
 
 
 def split(scans: Sequence[Path], enough: int = ENOUGH_SCANS) -> tuple[list[Path], list[Path]]:

@@ -116,6 +116,10 @@ class _Workshop:
         scans = [] if request.calibrate is None else find_scans(request.calibrate)
         self.calibrate, self.judged = split(scans) if scans else ([], [])
         references = None if request.references is None else References(request.references)
+        if references is not None:
+            references.require_some(self.judged, package.card.label_table.names)
+            covered = sum(map(references.covers, self.judged))
+            say(f"{covered} of {len(self.judged)} scans that are judged have references")
         self.judge = Judge(package, self.judged, references)
         self.variants: list[Variant] = []
         self.refused: dict[str, list[str]] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medseg.errors import DataError
 from medseg.evaluation.arrays import evaluate_arrays
 from medseg.evaluation.matching import case_name, find_masks
 from medseg.evaluation.tables import ReferenceIndex, find_index, read_reference_index
+from medseg.imaging.naming import scan_name
 from medseg.imaging.nifti import read_label_map
 from medseg.imaging.volume import Array
 
@@ -31,7 +32,23 @@ class References:
 
     def covers(self, scan: Path) -> bool:
         """Whether there is a reference for a scan."""
-        return case_name(scan.name) in self._masks
+        return _case(scan) in self._masks
+
+    def require_some(self, scans: Sequence[Path], labels: Mapping[str, int]) -> None:
+        """Refuse references by which none of these scans can be judged.
+
+        Raises:
+            DataError: no name of a case, or none of an organ, is known on both sides.
+        """
+        names = sorted(self._masks)
+        if not any(map(self.covers, scans)):
+            raise DataError(
+                f"No reference fits a scan that is judged, by name: {_some(names)} against {_some(map(_case, scans))}.",
+                advice="Name them alike: ID_label.nii.gz for ID_ct.nii.gz.",
+            )
+        table = self._index.labels if self._index else {}
+        if table and not table.keys() & labels.keys():
+            raise DataError(f"The references show {_some(table)}, of which the model knows none: {_some(labels)}.")
 
     def dice(self, scan: Path, mask: Array, labels: Mapping[str, int]) -> dict[str, float | None]:
         """Dice of every organ that was contoured; 0 for a missed one, None where neither holds it.
@@ -39,7 +56,7 @@ class References:
         Raises:
             DataError: the reference lies on another grid.
         """
-        case = case_name(scan.name)
+        case = _case(scan)
         reference, geometry = read_label_map(self._masks[case])
         if reference.shape != mask.shape:
             raise DataError(f"The reference of {case} has {reference.shape} voxels, its scan {mask.shape}.")
@@ -50,3 +67,13 @@ class References:
             mask, reference, geometry, labels=shared, prediction_labels=labels, known=known, case=case
         )
         return {score.organ: score.figures.dice for score in scores}
+
+
+def _case(scan: Path) -> str:
+    """The case of a scan of any format; nnU-Net numbers its first channel."""
+    return case_name(scan_name(scan).removesuffix("_0000"))
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (" ..." if len(listed) > 3 else "")

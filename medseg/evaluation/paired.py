@@ -152,7 +152,24 @@ def compare_cards(ours: Sequence[Scorecard], theirs: Sequence[Scorecard]) -> dic
         if row.figures.outcome is Outcome.UNPREDICTED
     }
     a, b = ([scores_of(card, without) for card in side] for side in (ours, theirs))
-    return compare(a, b, ours[0].organs, dict(zip(ours[0].cases, ours[0].patients, strict=False)))
+    found = compare(a, b, ours[0].organs, dict(zip(ours[0].cases, ours[0].patients, strict=False)))
+    _require_same_contours([*ours, *theirs])
+    return found | {"without_mask": {"ours": _without_mask(ours), "theirs": _without_mask(theirs)}}
+
+
+def _without_mask(cards: Sequence[Scorecard]) -> list[str]:
+    """Cases for which a seed handed in no mask."""
+    return sorted({case for card in cards for case in card.references_without_prediction})
+
+
+def _require_same_contours(cards: Sequence[Scorecard]) -> None:
+    """Without a label table of the references each side's own names their values, and may mean other organs by them."""
+    volumes = [{(row.case, row.organ): row.plain.reference_ml for row in card.rows} for card in cards]
+    if any(each != volumes[0] for each in volumes) or any(card.organs != cards[0].organs for card in cards):
+        raise DataError(
+            "The two sides were scored by different contours: the references have no label table, and theirs differ.",
+            advice="Give the references' label table as --index.",
+        )
 
 
 def comparison_table(found: Mapping[str, Any]) -> Table:
@@ -168,6 +185,10 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
     sides = {"this one": found["ours"], "the other": found["theirs"]}
     table.caption = "; ".join(f"{name} {_side(side)}" for name, side in sides.items())
     table.caption += "\nAn organ that is not there and only one of them finds: 0 for that one, 1 for the other."
+    for name, cases in zip(sides, found.get("without_mask", {}).values(), strict=False):
+        if cases:
+            listed = ", ".join(cases[:5]) + (" ..." if len(cases) > 5 else "")
+            table.caption += f"\n{name} has no mask for {len(cases)} cases, and 0 for every organ there: {listed}."
     return table
 
 

@@ -63,7 +63,8 @@ def change_versions(what: str, model: str, shelf: Path | None) -> list[Version]:
     found = versions_of(name, place)
     for version in found:
         print(f"{'*' if version.current else ' '} {version.id}  {version.folder}")
-    print(f"`--model {name}` means the one with the star where $MEDSEG_MODELS names {place}.")
+    meant = "the one with the star" if any(version.current for version in found) else "none of these, as before,"
+    print(f"`--model {name}` means {meant} where $MEDSEG_MODELS names {place}.")
     return found
 
 

@@ -22,6 +22,7 @@ CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 PROMOTED = "promoted.json"
 SHIPPED = Path(__file__).parent / "packages"
+ELSEWHERE = ""  # in a shelf's history of a name: what the shelves after it mean
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,10 @@ def list_models() -> list[ModelCard]:
     """
     cards: dict[str, ModelCard] = {}
     for shelf in shelves():
+        history = promoted(shelf)
         for card, _ in _on(shelf):
-            cards.setdefault(card.name, card)
+            if history.get(card.name, [])[-1:] != [ELSEWHERE]:
+                cards.setdefault(card.name, card)
     return sorted(cards.values(), key=lambda card: card.name)
 
 
@@ -134,15 +137,8 @@ def _find(name: str) -> Path:
     if is_package and here.name != name:
         return here
     for shelf in shelves():
-        history = promoted(shelf).get(name)
-        for card, folder in _on(shelf):
-            if card.id == history[-1] if history else name in (card.name, card.id):
-                return folder
-        if history:
-            raise ModelIntegrityError(
-                f"{history[-1]}, which {name} means on {shelf}, is gone.",
-                advice="Put it back, or promote another version.",
-            )
+        if found := find_on(shelf, name):
+            return found
     if is_package:
         return here
     inner = here / "package"
@@ -150,6 +146,26 @@ def _find(name: str) -> Path:
         raise UnknownModelError(f"{here} holds no {CARD}; did you mean {inner}?", advice="")
     known = ", ".join(card.name for card in list_models()) or "none"
     raise UnknownModelError(f"No model named {name!r}; installed: {known}.")
+
+
+def find_on(shelf: Path, name: str) -> Path | None:
+    """The folder on a shelf that a name or NAME@VERSION means; None where the shelf leaves that to others.
+
+    Raises:
+        ModelIntegrityError: the promoted version is gone, or a card cannot be read.
+    """
+    history = promoted(shelf).get(name, [])
+    if history[-1:] == [ELSEWHERE]:
+        return None
+    for card, folder in _on(shelf):
+        if card.id == history[-1] if history else name in (card.name, card.id):
+            return folder
+    if history:
+        raise ModelIntegrityError(
+            f"{history[-1]}, which {name} means on {shelf}, is gone.",
+            advice="Put it back, or promote another version.",
+        )
+    return None
 
 
 def _verify(folder: Path, file: str, wanted: str) -> None:

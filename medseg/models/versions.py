@@ -1,7 +1,8 @@
 """Versions of models on a shelf: register, promote, roll back. No torch, no server: folders and one small file.
 
 A shelf holds every version in a folder NAME@VERSION. `promoted.json` on it says, per name, which versions were in use
-one after the other; a bare name means the last one. Without an entry it means the first folder of that name.
+one after the other; a bare name means the last one. Without an entry it means the first folder of that name. Where
+another shelf, or medseg itself, has a model of that name, the history begins with that one.
 Whoever changes a shelf holds its lock from reading that file to writing it; reading alone needs none.
 """
 
@@ -12,12 +13,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.errors import ConfigError, ModelIntegrityError, OutputError, UnknownModelError
 from medseg.imaging.emit import emit_json, sha256_file
-from medseg.models.store import CARD, PROMOTED, ModelPackage, load_model, promoted, read_card, shelves
+from medseg.models.store import (
+    CARD,
+    ELSEWHERE,
+    PROMOTED,
+    ModelPackage,
+    find_on,
+    load_model,
+    promoted,
+    read_card,
+    shelves,
+)
 from medseg.runtime.lock import locked
 
 LOCK = ".lock"
@@ -62,7 +73,7 @@ def register(package: Path, shelf: Path) -> Version:
     """Copy a verified package to a shelf under NAME@VERSION; what a bare name means stays as it is.
 
     Raises:
-        ModelIntegrityError: the package is damaged, or another one has that name and version.
+        ModelIntegrityError: the package is damaged, or another one has that name and version, here or elsewhere.
         OutputError: it could not be copied, or the shelf not be locked.
     """
     source = load_model(package.resolve())
@@ -93,8 +104,7 @@ def new_place(shelf: Path, name: str, version: str) -> Iterator[Path]:
         if any(other.id == f"{name}@{version}" for other in others):
             advice = "A version is never replaced: choose another --version or --name."
             raise ConfigError(f"{name}@{version} stands on {shelf} already.", advice=advice)
-        if others:
-            _write(shelf, name, _history(name, shelf))
+        _keep_meaning(name, shelf)
         yield shelf / name
 
 
@@ -107,19 +117,31 @@ def _make(shelf: Path) -> None:
 
 def _put(source: ModelPackage, shelf: Path) -> Version:
     card = source.card
-    others = versions_of(card.name, shelf)
-    if known := next((other for other in others if other.id == card.id), None):
-        if sha256_file(known.folder / CARD) != source.sha256:
+    known = next((other for other in versions_of(card.name, shelf) if other.id == card.id), None)
+    for place in filter(None, (known and known.folder, _elsewhere(card.id, shelf))):
+        if sha256_file(place / CARD) != source.sha256:
             raise ModelIntegrityError(
-                f"Another {card.id} stands on {shelf}.",
-                advice="A version is never replaced: give this one a new number.",
+                f"Another {card.id} stands on {place.parent}.",
+                advice="A version is never replaced: give this one a new number (`version:` of the config).",
             )
+    if known:
         return known
-    if others:
-        _write(shelf, card.name, _history(card.name, shelf))
+    _keep_meaning(card.name, shelf)
     folder = shelf / card.id
     _copy(source.folder, folder, [CARD, *card.files])
-    return Version(card.id, folder, current=not others)
+    return next(version for version in versions_of(card.name, shelf) if version.id == card.id)
+
+
+def _keep_meaning(name: str, shelf: Path) -> None:
+    """Write down what the bare name means, before a version comes that would change it."""
+    if history := _history(name, shelf) or [ELSEWHERE] * (_elsewhere(name, shelf) is not None):
+        _write(shelf, name, history)
+
+
+def _elsewhere(name: str, shelf: Path) -> Path | None:
+    """The folder that a name means where this shelf leaves it to the others."""
+    others = [other for other in shelves() if other.resolve() != shelf.resolve()]
+    return next(filter(None, (find_on(other, name) for other in others)), None)
 
 
 def _copy(source: Path, target: Path, files: list[str]) -> None:
@@ -178,12 +200,20 @@ def _step_back(name: str, shelf: Path) -> Version:
     if len(history) < 2:
         raise UnknownModelError(f"{name} was never promoted on {shelf}: there is nothing to go back to.", advice="")
     before = history[-2]
-    chosen = next((version for version in versions_of(name, shelf) if version.id == before), None)
+    chosen = _before(name, before, shelf)
     if chosen is None:
-        raise UnknownModelError(f"{before}, which was in use before, is no longer on {shelf}.")
+        raise UnknownModelError(f"{before or name}, which was in use before, is no longer there.")
     load_model(chosen.folder.resolve())
     _write(shelf, name, history[:-1])
-    return Version(before, chosen.folder, current=True)
+    return replace(chosen, current=True)
+
+
+def _before(name: str, before: str, shelf: Path) -> Version | None:
+    """What an entry of the history stands for; None where that is gone."""
+    if before != ELSEWHERE:
+        return next((version for version in versions_of(name, shelf) if version.id == before), None)
+    folder = _elsewhere(name, shelf)
+    return None if folder is None else Version(read_card(folder / CARD).id, folder, current=False)
 
 
 def _history(name: str, shelf: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""How much memory a process may still take before the system ends it."""
+"""How much memory there is for a process, before the system ends it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ def free_mb() -> float:
     """What this machine, or the container around this process, has left, MiB."""
     left = psutil.virtual_memory().available
     with suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
-        limit, used = (int((_GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        left = min(left, max(0, limit - used))
+        left = min(left, max(0, _of_group("memory.max") - _of_group("memory.current")))
     return float(left / MB)
+
+
+def total_mb() -> float:
+    """What this machine, or the container around this process, has in all, MiB."""
+    total = psutil.virtual_memory().total
+    with suppress(OSError, ValueError):
+        total = min(total, _of_group("memory.max"))
+    return float(total / MB)
+
+
+def _of_group(name: str) -> int:
+    return int((_GROUP / name).read_text())

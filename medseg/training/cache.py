@@ -24,7 +24,7 @@ from medseg.imaging.volume import Array
 from medseg.training.cases import CaseFiles, TrainingCase, load_case
 from medseg.training.checkpoint import emit_tensors
 
-VERSION = 1  # count up whenever `load_case` makes something else of the same files
+VERSION = 2  # count up whenever `load_case` makes something else of the same files
 _TYPES = {"I16": np.int16, "U8": np.uint8, "BOOL": np.bool_}
 
 

@@ -6,7 +6,8 @@ beside it lie SPLIT/ID_ct.nii.gz and SPLIT/ID_label.nii.gz.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ class TrainingCase:
     Attributes:
         hu: int16 [i, j, k].
         labels: uint8 [i, j, k].
-        known: bool [classes]; unknown organs may hide in the background.
+        known: bool [classes]; unknown organs may hide in the background: those that nobody contoured, and those too
+            small for a voxel of this grid.
         places: per class, voxel indices [n, 3] to centre patches on.
     """
 
@@ -165,6 +167,20 @@ def _case(index: Path, entry: _Entry, labels: dict[str, int]) -> CaseFiles:
     return case
 
 
+def check_left_out(dataset: Dataset, say: Callable[[str], None]) -> None:
+    """A study without contours is said and left out; one that cannot be used stops the run: somebody counts on it.
+
+    Raises:
+        DataError: there is one; says why.
+    """
+    for study in dataset.left_out:
+        if study.fault:
+            raise DataError(
+                f"{study.id}: {study.reason}", advice="Mend it or move it away; `medseg train check` lists all of them."
+            )
+        say(f"left out: {study.id}: {study.reason}")
+
+
 def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, float, float]) -> TrainingCase:
     """Read one case, turn it to RAS and resample it to the training grid.
 
@@ -175,7 +191,8 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
     volume = read_nifti(case.ct)
     label_map, geometry = read_label_map(case.label)
     require_one_grid(case, volume.geometry, geometry)
-    if nameless := sorted({int(value) for value in np.unique(label_map)} - {0, *labels.values()}):
+    drawn = {int(value) for value in np.unique(label_map)} - {0}
+    if nameless := sorted(drawn - {*labels.values()}):
         raise DataError(f"Case {case.id}: label values {nameless} are not in the label table.")
     ornt, source = volume.geometry.to_canonical, volume.geometry.canonical()
     target = grid_like(source, spacing_mm)
@@ -184,6 +201,7 @@ def load_case(case: CaseFiles, labels: dict[str, int], spacing_mm: tuple[float, 
     fitted = resample_labels(reorient(label_map, ornt), source, target, num_labels)
     known = np.zeros(num_labels, dtype=bool)
     known[[0, *(labels[organ] for organ in case.contoured)]] = True
+    known[sorted(drawn - {int(value) for value in np.unique(fitted)})] = False  # no voxel left, and yet not absent
     places = _places(hu, fitted, known)
     if 0 not in places:
         raise DataError(f"Case {case.id}: the scan holds nothing denser than {BODY_HU:g} HU, no body.")
@@ -223,3 +241,13 @@ def _places(hu: Array, labels: Array, known: Array) -> dict[int, Array]:
     places = {value: np.argwhere(labels == value).astype(np.int16) for value in np.flatnonzero(known)[1:]}
     places[0] = np.argwhere((hu > BODY_HU)[::2, ::2, ::2]).astype(np.int16) * 2
     return {int(value): where for value, where in places.items() if len(where)}
+
+
+def data_digest(cases: Sequence[TrainingCase]) -> str:
+    """Of all that was learned from: scans and labels on the training grid, and what was contoured."""
+    digest = hashlib.sha256()
+    for case in cases:
+        for array in (case.hu, case.labels, case.known):
+            digest.update(f"{case.id} {array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

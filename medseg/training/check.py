@@ -117,7 +117,9 @@ def _values(case: CaseFiles, mask: Array, labels: LabelTable) -> list[Fault]:
     faults = []
     if strangers := sorted(set(counts) - set(names)):
         faults.append(Fault("error", case.id, f"label values {strangers} are not in the label table."))
-    if not counts:
+    if not counts and not case.contoured:
+        faults.append(Fault("warning", case.id, "nothing is contoured, so that nothing is learned from it."))
+    elif not counts:
         faults.append(Fault("error", case.id, "the mask is empty."))
     else:
         empty = [organ for organ in case.contoured if labels[organ].value not in counts]

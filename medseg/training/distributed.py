@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError
+from medseg.errors import ConfigError, WorkerError
 from medseg.training.launchers import adopt_open_mpi
 
 T = TypeVar("T")
@@ -82,10 +82,11 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     Raises:
         ConfigError: no such device here, too few for the ranks of this computer, or ranks that do not know where to
             meet.
+        WorkerError: another rank ended, and `Watch` was not there to tell why: while data were prepared.
     """
     adopt_open_mpi(os.environ)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    place = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")), ranks_here())
     if world == 1:
         yield Ranks(device=place)
         return
@@ -102,9 +103,26 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), world, place)
         dist.barrier()  # who keeps the others together leaves last
+    except Exception as error:
+        if not of_collective(error):
+            raise
+        raise WorkerError(
+            "Another rank ended or hangs, and this one cannot go on alone; the message of the former says why.",
+            advice="Mend that, and go on with --resume.",
+        ) from error
     finally:
         _patient.clear()
         dist.destroy_process_group()
+
+
+def ranks_here() -> int:
+    """How many ranks this computer has."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def of_collective(error: Exception) -> bool:
+    """Whether it says only that ranks lost each other, and not why."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 def alone() -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from medseg.errors import MedsegError, WorkerError
+from medseg.training.distributed import ranks_here
 from medseg.training.task import Task
 
 MOST_WORKERS = 8
@@ -56,8 +57,7 @@ def workers_for(wanted: int | str, device: torch.device) -> int:
     if device.type == "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(MOST_WORKERS, share - 1))
+    return max(1, min(MOST_WORKERS, cores // ranks_here() - 1))
 
 
 class Feed:
@@ -92,10 +92,6 @@ class Feed:
                 batch = next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker (pid" not in str(error):  # raised in one, not by its end
-                    raise
-                raise _ended(error) from error
             self.waited_s += time.perf_counter() - began
             if isinstance(batch, MedsegError):
                 raise batch
@@ -103,7 +99,13 @@ class Feed:
             began = time.perf_counter()
 
 
-def _ended(error: RuntimeError) -> WorkerError:
+def worker_ended(error: Exception) -> WorkerError | None:
+    """The end of a process that prepares batches, in words; None for any other error.
+
+    torch raises it wherever the main thread is at that moment, in the midst of a step most likely.
+    """
+    if not (isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)):
+        return None  # raised in a worker, not by its end
     return WorkerError(
         f"A process that prepares training batches ended by itself: {str(error).splitlines()[0]}",
         advice="Too little memory, most likely: set loop.workers to 0, or close other programs.",

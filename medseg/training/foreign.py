@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from medseg.errors import DataError
 from medseg.imaging.emit import emit_json
 from medseg.sides import tidy
-from medseg.training.links import link
+from medseg.training.links import INDEX, link, require_ours, sweep
 from medseg.training.renumber import compact, is_of, write_renumbered
 from medseg.training.studies import adopt_studies, find_studies
 
@@ -81,8 +81,10 @@ def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda l
 
     Raises:
         DataError: several channels, regions, files that are missing or not NIfTI, a count or a split that names others.
+        ConfigError: the folder holds a data set of its own.
         OutputError: the folder cannot hold links.
     """
+    require_ours(folder)
     if description.is_dir() or "studies" in _read(description):
         return adopt_studies(description, folder, say)
     content, root = _read(description), description.parent
@@ -91,21 +93,21 @@ def adopt(description: Path, folder: Path, say: Callable[[str], None] = lambda l
     cases, left_out = _split(sorted(cases, key=lambda case: case.id), root)
     if not cases:
         raise DataError(f"{description} names no training cases.")
-    return _write_index(folder, labels, cases, left_out)
+    about = {"left_out": left_out, "source": str(description.resolve())}
+    return _write_index(folder, labels, cases, about)
 
 
-def _write_index(
-    folder: Path, labels: Mapping[str, int], cases: list[ForeignCase], left_out: list[dict[str, Any]]
-) -> Path:
-    index, numbers = folder / "index.json", compact(labels)
+def _write_index(folder: Path, labels: Mapping[str, int], cases: list[ForeignCase], about: dict[str, Any]) -> Path:
+    index, numbers = folder / INDEX, compact(labels)
     numbered = [[old, new] for old, new in numbers.items()]
     if index.is_file() and _read(index).get("numbered") != numbered:
         index.unlink()  # label maps beside it hold other numbers: if this ends on the way, none of them is believed
     for case in cases:
         _take(case, folder / case.split, numbers, again=index.is_file())
+    sweep(folder, [(case.split, case.id) for case in cases])
     entries = [{"id": case.id, "split": case.split, "contoured": list(labels)} for case in cases]
     values = {organ: numbers[value] for organ, value in labels.items()}
-    return emit_json(index, {"labels": values, "cases": entries, "left_out": left_out, "numbered": numbered})
+    return emit_json(index, {"labels": values, "cases": entries, "numbered": numbered, **about})
 
 
 def _take(case: ForeignCase, folder: Path, numbers: Mapping[int, int], *, again: bool) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from medseg.models.card import Anatomy, InputSpec, ModelCard, NetworkSpec
 from medseg.models.store import CARD, WEIGHTS
 from medseg.runtime.provenance import now, versions
 from medseg.training.anatomy_prior import build_anatomy
-from medseg.training.cases import TrainingCase
+from medseg.training.cases import TrainingCase, data_digest
 from medseg.training.checkpoint import emit_tensors
 from medseg.training.config import TrainConfig
 
@@ -81,22 +79,12 @@ def _compact(tensor: Tensor) -> Tensor:
     return (tensor.to(torch.float16) if kernel else tensor).contiguous().clone()
 
 
-def _digest(cases: Sequence[TrainingCase]) -> str:
-    """Of all that was learned from: scans and labels on the training grid, and what was contoured."""
-    digest = hashlib.sha256()
-    for case in cases:
-        for array in (case.hu, case.labels, case.known):
-            digest.update(f"{case.id} {array.shape} {array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def _provenance(config: TrainConfig, cases: Sequence[TrainingCase]) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude={"card", "index", "cache", "tracking"})
     return {
         "finished": now(),
         "cases": len(cases),
-        "data_sha256": _digest(cases),
+        "data_sha256": data_digest(cases),
         "sources": list(config.card.sources),
         "config": settings | ({} if config.index is None else {"index": config.index.name}),
         "versions": versions(),

@@ -18,6 +18,7 @@ from medseg.imaging.emit import emit_bytes, emit_json
 from medseg.imaging.nifti import write_label_map
 from medseg.imaging.volume import Array, Geometry
 from medseg.training.config import PhantomConfig
+from medseg.training.links import INDEX, require_ours, sweep
 
 LABELS = {"ball_left": 1, "box_right": 2, "rod": 3}
 SHAPE, SPACING_MM = (48, 40, 40), (4.0, 4.0, 4.0)
@@ -28,18 +29,22 @@ def write_phantoms(folder: Path, config: PhantomConfig) -> Path:
     """Write scans, labels and `index.json`, unless those of the same config are there; returns the index.
 
     Raises:
+        ConfigError: the folder holds a data set of its own.
         OutputError: they could not be written.
     """
-    index, made_from = folder / "index.json", config.model_dump(mode="json")
+    require_ours(folder)
+    index, made_from = folder / INDEX, config.model_dump(mode="json")
     # Written last: the others are complete.
     if index.is_file() and json.loads(index.read_bytes()).get("made_from") == made_from:
         return index
+    index.unlink(missing_ok=True)
     entries: list[dict[str, Any]] = []
     for split, count in (("train", config.train), ("validation", config.validation)):
         for number in range(count):
             name = f"{split[0]}{number:02d}"
             _write_case(folder / split, name, np.random.default_rng([config.seed, len(entries)]))
             entries.append({"id": name, "split": split, "contoured": list(LABELS)})
+    sweep(folder, [(entry["split"], entry["id"]) for entry in entries])
     return emit_json(index, {"labels": LABELS, "cases": entries, "made_from": made_from})
 
 

@@ -7,7 +7,7 @@ wins.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from medseg.imaging.emit import emit_text
 from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.volume import Array, Geometry, reorient
 from medseg.labels import LabelTable
-from medseg.training.cases import CaseFiles, Dataset, read_index, require_one_grid
+from medseg.training.cases import CaseFiles, Dataset, check_left_out, read_index, require_one_grid
 from medseg.training.config import checked
 from medseg.training.fit import CPU_RUNGS, NETWORK, USABLE, Fit, Room, fit
 from medseg.training.foreign import adopt, locate
+from medseg.training.links import source_of
 from medseg.training.lookalikes import Places, told, unnamed_sides
 
 VOXELS = 2_500_000  # of the median scan on the training grid: what two cores pass over in seconds
@@ -156,17 +157,34 @@ def _weights(volumes_ml: dict[str, float]) -> dict[str, float]:
     return {name: round(min(3.0, max(0.5, (middle / ml) ** (1 / 3))), 2) for name, ml in volumes_ml.items()}
 
 
-def plan_and_write(path: Path, out: Path, name: str | None, room: Room, *, force: bool = False) -> Path:
+def plan_and_write(
+    path: Path,
+    out: Path,
+    name: str | None,
+    room: Room,
+    *,
+    force: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Write a config for the data set at `path`; another tool's becomes an index of ours beside the config.
 
+    Args:
+        path: of the data set.
+        out: the config.
+        name: of the model; the file's name where None.
+        room: where it will train.
+        force: overwrite a config that holds something else, and data of another set beside it.
+        say: told of studies as they are read, and of those that are left out.
+
     Raises:
-        DataError: the data set cannot be read.
+        DataError: the data set cannot be read, or a study of it cannot be used.
         ConfigError: too little memory even for the smallest training, an `out` that would hit the data set, or,
             without `force`, one that holds something else already.
     """
     description, ours = locate(path)
-    index = description.resolve() if ours else adopt(description, _beside(out, description))
+    index = description.resolve() if ours else adopt(description, _beside(out, description, force=force), say)
     dataset = read_index(index)
+    check_left_out(dataset, say)
     seen = fingerprint(dataset)
     settings, fitted = plan(name or out.stem, index, seen, LabelTable.from_names(dataset.labels), room)
     checked(settings, out.name)
@@ -179,14 +197,20 @@ def plan_and_write(path: Path, out: Path, name: str | None, room: Room, *, force
     return emit_text(out, text)
 
 
-def _beside(out: Path, description: Path) -> Path:
-    """Where the index of another tool's data set goes: never into that data set."""
+def _beside(out: Path, description: Path, *, force: bool) -> Path:
+    """Where the index of another tool's data set goes: never into that data set, nor over another's unasked."""
     if out.is_dir():
         raise ConfigError(f"{out} is a folder.", advice="Give the YAML file, for example mine.yaml.")
     folder = out.resolve().with_name(f"{out.stem}-data")
     source = description.resolve() if description.is_dir() else description.resolve().parent
     if folder == source:
         raise ConfigError(f"{folder} is the data set itself.", advice="Give the config another name.")
+    before = source_of(folder)
+    if before and before != str(description.resolve()) and not force:
+        raise ConfigError(
+            f"{folder} was made from another data set, {before}.",
+            advice="Give the config another name, or overwrite both with --force.",
+        )
     return folder
 
 

@@ -11,16 +11,18 @@ from typing import Any, Literal
 from torch import nn
 
 from medseg.errors import ConfigError, DataError
+from medseg.evaluation.scorecard import Scorecard
 from medseg.labels import LabelTable
 from medseg.models.card import ModelCard
 from medseg.runtime.lock import busy
 from medseg.training.cache import CaseCache
-from medseg.training.cases import CHECK, Dataset, TrainingCase, read_index
+from medseg.training.cases import CHECK, Dataset, TrainingCase, check_left_out, read_index
 from medseg.training.checkpoint import LAST
 from medseg.training.config import FoldConfig, TrainConfig, load_config
-from medseg.training.distributed import Ranks, everyones_share, joined, wait_for_all
+from medseg.training.distributed import Ranks, everyones_share, from_first, joined, wait_for_all
 from medseg.training.feed import workers_for
 from medseg.training.foreign import adopt, locate
+from medseg.training.links import INDEX
 from medseg.training.package import add_metrics, write_package
 from medseg.training.patches import PatchSampler
 from medseg.training.phantoms import write_phantoms
@@ -84,7 +86,8 @@ def train_model(
             settings, dataset = _with_data(settings, out, ranks, say)
             _check_network(Path(config).name, settings, dataset)
             task = _task(settings, dataset, out, say)
-            if settings.small_batch is not None and stage != "full" and not (out / LAST).is_file():
+            fresh = from_first(not (out / LAST).is_file())  # all ranks take the same way
+            if settings.small_batch is not None and stage != "full" and fresh:
                 _try_first(out, settings, task, dataset, ranks, say, needed=stage == "both")
             if stage == "small":
                 return None
@@ -133,7 +136,7 @@ def _finish(
     report("scoring on the validation split")
     scores = validate(out, settings, dataset, report)
     if scores is not None:
-        card = add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, len(scores.cases))))
+        card = add_metrics(out / "package", card, card_metrics(scores, _data_name(settings, scores)))
     page = write_report(out, settings, dataset, scores)
     report(f"report: {page}")
     if settings.tracking is not None:
@@ -163,8 +166,9 @@ def _train(
     return network
 
 
-def _data_name(settings: TrainConfig, patients: int) -> str:
+def _data_name(settings: TrainConfig, scores: Scorecard) -> str:
     assert settings.index is not None
+    patients = len(set(scores.patients or scores.cases))
     folder = settings.index.resolve().parent
     if settings.folds is not None:
         return f"{folder.name.replace('-', ' ')}, {patients} patients"
@@ -184,16 +188,6 @@ def _mirror(out: Path, settings: TrainConfig, card: ModelCard, page: Path, repor
         report(f"tracking: MLflow could not take the run: {error}")
 
 
-def _check_left_out(dataset: Dataset, say: Callable[[str], None]) -> None:
-    """A study without contours is said and left out; one that cannot be used stops the run: somebody counts on it."""
-    for study in dataset.left_out:
-        if study.fault:
-            raise DataError(
-                f"{study.id}: {study.reason}", advice="Mend it or move it away; `medseg train check` lists all of them."
-            )
-        say(f"left out: {study.id}: {study.reason}")
-
-
 def _with_data(
     settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[str], None]
 ) -> tuple[TrainConfig, Dataset]:
@@ -201,7 +195,7 @@ def _with_data(
     settings = _with_index(settings, out, ranks, say)
     assert settings.index is not None
     dataset = read_index(settings.index)
-    _check_left_out(dataset, say)
+    check_left_out(dataset, say)
     if settings.folds is None:
         return settings, dataset
     index = _parted(dataset, settings.folds, out, ranks)
@@ -230,7 +224,7 @@ def _with_index(settings: TrainConfig, out: Path, ranks: Ranks, say: Callable[[s
     elif ranks.first and settings.phantoms is not None:
         write_phantoms(folder, settings.phantoms)
     wait_for_all()
-    return settings.model_copy(update={"index": folder / "index.json"})
+    return settings.model_copy(update={"index": folder / INDEX})
 
 
 def _parted(dataset: Dataset, folds: FoldConfig, out: Path, ranks: Ranks) -> Path:
@@ -244,19 +238,32 @@ def _parted(dataset: Dataset, folds: FoldConfig, out: Path, ranks: Ranks) -> Pat
         splits = {c.id: "validation" if dealt[c.patient] == folds.number else "train" for c in dataset.cases}
         write_subset(dataset, folder, splits)
     wait_for_all()
-    return folder / "index.json"
+    return folder / INDEX
 
 
 def _check_empty(cases: Sequence[TrainingCase], say: Callable[[str], None]) -> None:
     """A scan without a lesion may teach that, too; a mask that nobody drew, or data of nothing else, must not."""
-    empty = [case.id for case in cases if case.known[1:].any() and set(case.places) == {0}]
-    if cases and len(empty) == len(cases):
-        raise DataError("Every training mask is empty: there is nothing to learn.", advice=CHECK)
-    if empty:
+    nothing = [case for case in cases if set(case.places) == {0}]
+    if cases and len(nothing) == len(cases):
+        raise DataError(
+            "Every training mask is empty, or too small for spacing_mm: there is nothing to learn.", advice=CHECK
+        )
+    if empty := [case.id for case in nothing if case.known[1:].any()]:
         say(
             f"empty masks: {', '.join(empty)}: they teach that none of their organs is there; if nobody drew them, "
             "leave them out, or give them `contoured: []`"
         )
+
+
+def _say_lost(dataset: Dataset, cases: Sequence[TrainingCase], say: Callable[[str], None]) -> None:
+    """Organs that fell between the voxels of the training grid: nobody is taught that they are absent."""
+    pairs = list(zip(dataset.of("train"), cases, strict=True))
+    for organ, value in dataset.labels.items():
+        if lost := [case.id for files, case in pairs if organ in files.contoured and not case.known[value]]:
+            say(
+                f"{organ} is too small for a voxel of spacing_mm in {len(lost)} of {len(pairs)} cases, {lost[0]} the "
+                "first; it counts as unknown there"
+            )
 
 
 def _task(settings: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str], None]) -> SegmentationTask:
@@ -266,6 +273,7 @@ def _task(settings: TrainConfig, dataset: Dataset, out: Path, say: Callable[[str
     wait_for_all()
     cases = list(cache.load(dataset.of("train")))
     say(f"{len(cases)} training cases")
+    _say_lost(dataset, cases, say)
     _check_empty(cases, say)
     validation = cache.load(looked_at)
     sampler = PatchSampler(cases, settings, LabelTable.from_names(dataset.labels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from medseg.imaging.volume import Array
 from medseg.labels import LabelTable
 from medseg.networks.catalogue import build_network
 from medseg.preprocess.intensity import normalise
-from medseg.training.cases import TrainingCase
+from medseg.training.cases import TrainingCase, data_digest
 from medseg.training.config import TrainConfig
 from medseg.training.distributed import all_values, everyones_share, wait_for_all
 from medseg.training.losses import Weights, deep_supervision_loss
@@ -89,12 +90,18 @@ class SegmentationTask(Task[Batch]):
         everyones = [row for rank in all_values(rows) for row in rank]
         return _means(everyones, self.sampler.labels)
 
+    @cached_property
+    def data_sha256(self) -> str:
+        """Of all scans and labels that are learned from."""
+        return data_digest(self.sampler.cases)
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the patches and the network; cases in their order, which the numbers draw from."""
         settings = {key: value for key, value in self.config.model_dump(mode="json").items() if key not in FREE}
         return settings | {
             "label table": self.sampler.labels.names,
             "training cases": [case.id for case in self.sampler.cases],
+            "scans or labels of the training cases": self.data_sha256,
         }
 
 

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from medseg.errors import DataError
 from medseg.imaging.emit import emit_json
+from medseg.runtime.room import total_mb
 from medseg.training.cases import Dataset, read_index
 from medseg.training.config import SmallBatchConfig, TrainConfig
-from medseg.training.distributed import Ranks, from_first, largest, wait_for_all
+from medseg.training.distributed import Ranks, from_first, largest, ranks_here, wait_for_all
 from medseg.training.feed import workers_for
 from medseg.training.journal import StepRecord
 from medseg.training.loop import LoopConfig
@@ -43,7 +43,7 @@ NOTHING_SCORED = (
 
 @dataclass(frozen=True)
 class _Learnt:
-    """By heart: every step, what bounded them, the network, and the largest memory of any rank."""
+    """By heart: every step, what bounded them, the network, and the largest memory of any GPU or computer."""
 
     records: list[StepRecord]
     bottleneck: Verdict
@@ -87,7 +87,7 @@ def try_small_batch(
         MedsegError: whatever else would have ended the full training, hours later.
     """
     small = settings.small_batch or SmallBatchConfig()
-    found = from_first(read_small_batch(out, settings) if ranks.first else None)
+    found = from_first(read_small_batch(out, digest(settings, task.data_sha256)) if ranks.first else None)
     if found is not None and found.sound:
         say("small-batch validation: was sound with these settings already")
         return found
@@ -96,7 +96,7 @@ def try_small_batch(
     result = None
     if ranks.first:
         scored = _validate(out / FOLDER, settings, small, task, learnt.network, dataset)
-        result = _judged(settings, small, learnt, scored, len(dataset.of("validation")), ranks)
+        result = _judged(task, small, learnt, scored, len(dataset.of("validation")), ranks)
         emit_json(out / RESULT, asdict(result))
         for line in result.lines():
             say(f"small-batch validation: {line}")
@@ -176,9 +176,10 @@ def _richest(task: SegmentationTask, count: int) -> list[Any]:
 
 
 def _memory_mb(profiler: TrainingProfiler, ranks: Ranks) -> float:
+    """Of a GPU, or of all ranks of this computer."""
     if ranks.device.type == "cuda":
         return torch.cuda.max_memory_allocated(ranks.device) / 2**20
-    return profiler.peak_memory_mb
+    return profiler.peak_memory_mb * ranks_here()
 
 
 def _validate(
@@ -201,9 +202,10 @@ def _validate(
 
 
 def _judged(
-    settings: TrainConfig, small: SmallBatchConfig, learnt: _Learnt, scored: _Scored, cases: int, ranks: Ranks
+    task: SegmentationTask, small: SmallBatchConfig, learnt: _Learnt, scored: _Scored, cases: int, ranks: Ranks
 ) -> SmallBatch:
     """The stage's result; `cases` would be validated by the full training."""
+    settings = task.config
     losses = tuple(round(record.loss, 5) for record in learnt.records)
     span = max(1, min(small.batches, len(losses) // 2))
     before, after = sum(losses[:span]) / span, sum(losses[-span:]) / span
@@ -225,7 +227,7 @@ def _judged(
         memory_mb=learnt.memory_mb,
         forecast_minutes=forecast_minutes(settings.loop, step_s, scored.seconds_per_case * cases),
         bottleneck=learnt.bottleneck,
-        of=digest(settings),
+        of=digest(settings, task.data_sha256),
     )
 
 
@@ -263,4 +265,4 @@ def _reasons(
 def _there_mb(ranks: Ranks) -> float:
     if ranks.device.type == "cuda":
         return torch.cuda.get_device_properties(ranks.device).total_memory / 2**20
-    return psutil.virtual_memory().total / 2**20
+    return total_mb()

@@ -26,10 +26,10 @@ class SmallBatch:
         validated: how many.
         seconds_per_case: of one validation, the way back to the scan's grid included.
         patches_per_second: all ranks together.
-        memory_mb: the largest that was seen, of this process and those that it started.
+        memory_mb: the largest that was seen: of a GPU, or of a computer's ranks and the processes that they started.
         forecast_minutes: of the whole full training, validations included.
         bottleneck: of the steps.
-        of: digest of the settings that this was found with.
+        of: digest of the settings and data that this was found with.
     """
 
     sound: bool
@@ -59,8 +59,8 @@ class SmallBatch:
         ]
 
 
-def read_small_batch(out: Path, settings: TrainConfig | None = None) -> SmallBatch | None:
-    """What the stage left in a run's folder; None where it did not run, or with other settings."""
+def read_small_batch(out: Path, of: str | None = None) -> SmallBatch | None:
+    """What the stage left in a run's folder; None where it did not run, or with other settings or data than `of`."""
     path = out / RESULT
     if not path.is_file():
         return None
@@ -70,14 +70,13 @@ def read_small_batch(out: Path, settings: TrainConfig | None = None) -> SmallBat
         result = SmallBatch(**(found | lists | {"bottleneck": Verdict(**found["bottleneck"])}))
     except (KeyError, TypeError, ValueError):
         return None
-    return result if settings is None or result.of == digest(settings) else None
+    return result if of in (None, result.of) else None
 
 
-def digest(settings: TrainConfig) -> str:
-    """Of all settings that decide what is found."""
-    return hashlib.sha256(
-        settings.model_dump_json(exclude={"card", "version", "cache", "tracking"}).encode()
-    ).hexdigest()
+def digest(settings: TrainConfig, data_sha256: str) -> str:
+    """Of all settings that decide what is found, and of the training cases."""
+    decisive = settings.model_dump_json(exclude={"card", "version", "cache", "tracking"})
+    return hashlib.sha256(f"{decisive} {data_sha256}".encode()).hexdigest()
 
 
 def _duration(minutes: float) -> str:

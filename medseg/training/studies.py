@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medseg.errors import DataError, MedsegError, NoReferenceError
+from medseg.errors import DataError, InputError, MedsegError, NoReferenceError, ResourceError, WorkerError
 from medseg.imaging.emit import emit_json
 from medseg.imaging.naming import scan_name
 from medseg.imaging.nifti import write_label_map, write_scan
@@ -25,6 +25,7 @@ from medseg.imaging.structures import overlap_findings
 from medseg.imaging.study import DrawnStudy, read_study
 from medseg.imaging.volume import Array
 from medseg.sides import tidy
+from medseg.training.links import INDEX, sweep
 
 EVERY = 5  # without a split of its own, every fifth patient validates; the last of three or four
 
@@ -61,7 +62,7 @@ def find_studies(folder: Path) -> list[Path]:
 def adopt_studies(source: Path, folder: Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """Write an index of the studies that `source` names; returns the index.
 
-    What was written before for the same files and settings is kept.
+    What was written before for the same files and settings is kept, unless a study failed for a reason that may pass.
 
     Args:
         source: the folder of studies, or a `dataset.json` with the key `studies`.
@@ -78,29 +79,29 @@ def adopt_studies(source: Path, folder: Path, say: Callable[[str], None] = lambd
         raise DataError(f"No study in {root}.", advice="Give a folder whose folders or zips are DICOM studies.")
     if len({scan_name(study) for study in studies}) < len(studies):
         raise DataError(f"{root}: a folder and a zip have the same name.", advice="Give each a name of its own.")
-    index, state = folder / "index.json", _state(description, studies)
+    index, state = folder / INDEX, _state(description, studies)
     if index.is_file() and json.loads(index.read_bytes()).get("made_from") == state:
         return index
     values: dict[str, int] = {}
-    cases, left_out = [], []
+    cases, left_out, passing = [], [], False
     for number, study in enumerate(studies, 1):
         say(f"reading study {number}/{len(studies)}  {study.name}")
         try:
             cases.append(_convert(study, folder, description, values))
-        except MedsegError as error:
-            left_out.append(
-                {
-                    "id": study.name,
-                    "reason": str(error).removeprefix(f"{study.name}: "),
-                    "fault": not isinstance(error, NoReferenceError),
-                }
-            )
+        except (DataError, InputError, ResourceError, WorkerError) as error:
+            left_out.append(_left_out(study, error))
+            passing |= isinstance(error, (ResourceError, WorkerError))
     splits = _split(cases, description, root, {scan_name(Path(str(row["id"]))) for row in left_out})
+    sweep(folder, [(splits[case.id], case.id) for case in cases])
     for case in cases:
         _move(folder, case.id, splits[case.id])
-    return emit_json(
-        index, {"labels": values, "cases": _entries(cases, splits), "left_out": left_out, "made_from": state}
-    )
+    about = {"left_out": left_out, "made_from": "" if passing else state, "source": str(source.resolve())}
+    return emit_json(index, {"labels": values, "cases": _entries(cases, splits), **about})
+
+
+def _left_out(study: Path, error: MedsegError) -> dict[str, Any]:
+    reason = str(error).removeprefix(f"{study.name}: ")
+    return {"id": study.name, "reason": reason, "fault": not isinstance(error, NoReferenceError)}
 
 
 def _describe(source: Path) -> tuple[_Description, Path]:
@@ -117,7 +118,7 @@ def _describe(source: Path) -> tuple[_Description, Path]:
 def _state(description: _Description, studies: Sequence[Path]) -> str:
     """Changes with any file's name, size or time, and with the description."""
     files = [path for study in studies for path in ([study] if study.is_file() else sorted(study.rglob("*")))]
-    about = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files for stat in [file.stat()] if file.is_file()]
+    about = [(str(file), stat.st_size, stat.st_mtime_ns) for file in files if file.is_file() for stat in [file.stat()]]
     text = json.dumps([description.model_dump(mode="json"), about])
     return hashlib.sha256(text.encode()).hexdigest()
 

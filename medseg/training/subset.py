@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg.imaging.emit import emit_json
 from medseg.training.cases import CaseFiles, Dataset
-from medseg.training.links import link
+from medseg.training.links import INDEX, link, sweep
 
 
 def write_subset(dataset: Dataset, folder: Path, splits: Mapping[str, str]) -> Path:
@@ -21,8 +21,9 @@ def write_subset(dataset: Dataset, folder: Path, splits: Mapping[str, str]) -> P
     for case in chosen:
         for file, role in ((case.ct, "ct"), (case.label, "label")):
             link(folder / splits[case.id] / f"{case.id}_{role}.nii.gz", file)
+    sweep(folder, [(splits[case.id], case.id) for case in chosen])
     entries = [_entry(case, splits[case.id]) for case in chosen]
-    return emit_json(folder / "index.json", {"labels": dataset.labels, "cases": entries})
+    return emit_json(folder / INDEX, {"labels": dataset.labels, "cases": entries})
 
 
 def _entry(case: CaseFiles, split: str) -> dict[str, object]:

@@ -96,6 +96,8 @@ def mirror_versions(versions: Sequence[Version], store: Path) -> None:
         number = _registered(client, card) or _enter(client, experiment, card, version.folder)
         if version.current:
             client.set_registered_model_alias(card.name, CURRENT, number)
+    if versions and not any(version.current for version in versions):  # the name means a model of another shelf
+        client.delete_registered_model_alias(card.name, CURRENT)
 
 
 def _registered(client: MlflowClient, card: ModelCard) -> str | None:

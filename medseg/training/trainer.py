@@ -24,8 +24,8 @@ from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.training.average import start_average, update_average
 from medseg.training.checkpoint import LAST, Learner, find_checkpoint, load_checkpoint, save_checkpoint
 from medseg.training.compiled import compiled
-from medseg.training.distributed import Ranks, from_first, largest, share_batch_norm, wait_for_all
-from medseg.training.feed import Feed, seed_all, workers_for
+from medseg.training.distributed import Ranks, all_values, from_first, largest, share_batch_norm, wait_for_all
+from medseg.training.feed import Feed, seed_all, worker_ended, workers_for
 from medseg.training.journal import Journal, StepRecord, summarise
 from medseg.training.loop import AUTO, LoopConfig, Precision
 from medseg.training.optimisers import build_optimiser, set_rate
@@ -120,14 +120,15 @@ class Trainer(Generic[B]):
 
         Raises:
             DataError: it is damaged or belongs to another network.
-            ConfigError: it was made with settings that cannot change within a run.
+            ConfigError: it was made with settings that cannot change within a run, or not all ranks see it.
         """
         found = find_checkpoint(self.folder)
-        if found is None:
+        state = None if found is None else load_checkpoint(found, self._learner, self._compare)
+        self._check_seen_by_all(None if state is None else state["step"])
+        if state is None:
             self.start_over()
             return False
         self._sweep()
-        state = load_checkpoint(found, self._learner, self._compare)
         self.step = self.saved = state["step"]
         self.amp = self._precision(state["amp"].get("precision"))
         self.amp.load_state_dict(state["amp"])
@@ -139,6 +140,16 @@ class Trainer(Generic[B]):
         if state["max_steps"] != self.config.max_steps:
             self._tell(f"the run now ends at step {self.config.max_steps}, its learning rate with it")
         return True
+
+    def _check_seen_by_all(self, step: int | None) -> None:
+        """Ranks that went on from different steps would each train a network of their own, without a word."""
+        steps = all_values(step)
+        if len(set(steps)) > 1:
+            listed = ", ".join(f"rank {n} {'none' if at is None else f'step {at}'}" for n, at in enumerate(steps))
+            raise ConfigError(
+                f"The ranks find different checkpoints in {self.folder}: {listed}.",
+                advice="The run folder must be one that all of them see; start again where a file system was slow.",
+            )
 
     def start_over(self) -> None:
         """Leave behind what an earlier start noted and half wrote before its first checkpoint."""
@@ -205,8 +216,10 @@ class Trainer(Generic[B]):
         return self.result.eval()
 
     def _in_words(self, error: Exception) -> Exception:
-        """The GPU's lack of memory as an error of ours; anything else as it is."""
-        return _too_little_memory(self.step) if isinstance(error, torch.OutOfMemoryError) else error
+        """The GPU's lack of memory and the end of a worker as errors of ours; anything else as it is."""
+        if isinstance(error, torch.OutOfMemoryError):
+            return _too_little_memory(self.step)
+        return worker_ended(error) or error
 
     def _run(self, watch: Watch) -> None:
         plain = self._wrapped()

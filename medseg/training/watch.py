@@ -1,7 +1,8 @@
-"""Ranks watch each other: one that dies or hangs ends the run within a minute, with its cause.
+"""Ranks watch each other: one that dies or stands still ends the run within a minute, with its cause.
 
 A collective only says that something is wrong, or waits. Here every rank leaves a sign of life in the store through
-which the ranks met, from a thread of its own, and looks for the others'.
+which the ranks met, from a thread of its own, and looks for the others'. A process that lives while its main thread
+hangs, on a dead network disk for example, keeps giving signs: that one ends the run when a collective gives up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import suppress
 import torch.distributed as dist
 
 from medseg.errors import WorkerError
-from medseg.training.distributed import Ranks
+from medseg.training.distributed import Ranks, of_collective
 
 BEAT_S = 1.0
 PATIENCE_S = 30.0
@@ -64,7 +65,7 @@ class Watch:
         """
         if self.ranks.world == 1 or self._over.is_set():
             return error
-        if _is_collective(error):
+        if of_collective(error):
             self.patience_s = min(self.patience_s, SUSPICION_S)
             until = time.monotonic() + self.patience_s + 3 * BEAT_S
             while not self._cause and time.monotonic() < until:
@@ -106,10 +107,6 @@ class Watch:
                 f"Rank {rank} is gone or hangs: no sign of life for {self.patience_s:.0f} s, the last at step {step}."
             )
         return ""
-
-
-def _is_collective(error: Exception) -> bool:
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
 
 
 def _end_process(cause: str) -> None:

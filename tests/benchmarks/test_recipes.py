@@ -242,3 +242,13 @@ def test_the_committed_curves_are_gone_on_with(dataset: Dataset, tmp_path: Path)
     assert found == load(given.out) | {"data": data_of(dataset)}
     with pytest.raises(SystemExit, match=r"recipe\.spacing_mm"):
         learning_curves._begun(replace(given, set_=("spacing_mm=[4, 4, 4]",)), dataset)
+
+
+def test_a_points_own_width_seed_and_length_win_over_settings(tmp_path: Path) -> None:
+    given = learning_curves.Arguments(
+        tmp_path, tmp_path / "out.json", config="smoke", steps=10,
+        set_=("network.options={channels: [8, 16, 32], norm: batch}", "loop.seed=7", "loop.max_steps=3"),
+    )  # fmt: skip
+    found = learning_curves._settings(given, tmp_path / "index.json", learning_curves.Point(1, width=2, time=0.5), 1)
+    assert found["network.options"] == {"channels": [16, 32, 64], "norm": "batch"}
+    assert (found["loop.seed"], found["loop.max_steps"]) == (1, 5)

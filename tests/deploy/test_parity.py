@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,28 @@ def test_references_are_found_by_name_and_have_to_fit(scans: Path, planted: Mode
     assert [path.name for path in (first, second)] == ["p0_ct.nii.gz", "p1_ct.nii.gz"]
     assert references.covers(first)
     assert not references.covers(Path("p9_ct.nii.gz"))
+    assert all(map(references.covers, map(Path, ("p0.nrrd", "p0_ct.mha", "p0_0000.nii.gz", "p0.zip"))))
     labels = planted.card.label_table.names
+    references.require_some([first, Path("p9_ct.nii.gz")], labels)
+    with pytest.raises(DataError, match=r"No reference fits a scan .* by name: p0, p1, p2 against p9\."):
+        references.require_some([Path("p9_ct.nii.gz")], labels)
     with pytest.raises(DataError, match="p0"):
         references.dice(first, np.zeros((3, 3, 3), np.uint8), labels)
     empty = np.zeros((26, 26, 24), np.uint8)
     assert references.dice(first, empty, labels) == dict.fromkeys(ORGANS, 0.0)
+
+
+def test_a_data_set_that_was_taken_over_can_judge(scans: Path, planted: ModelPackage, tmp_path: Path) -> None:
+    """Its scans and labels are links to files elsewhere."""
+    place = tmp_path / "data" / "train"
+    place.mkdir(parents=True)
+    for file in scans.iterdir():
+        (place / file.name).symlink_to(file)
+    with pytest.raises(DataError, match=r"No CT scan in .* p0_ct\.nii\.gz is a link that leads out of the folder"):
+        find_scans(place)
+    index = {"labels": {"liver": 1}, "cases": [{"id": "p0", "contoured": ["liver"]}]}
+    (tmp_path / "data" / "index.json").write_text(json.dumps(index))
+    found = find_scans(place)
+    assert [path.name for path in found] == ["p0_ct.nii.gz", "p1_ct.nii.gz", "p2_ct.nii.gz"]
+    with pytest.raises(DataError, match="The references show liver, of which the model knows none"):
+        References(place).require_some(found, planted.card.label_table.names)

@@ -178,6 +178,29 @@ def test_no_mask_is_not_rewarded_where_the_other_invents(masks: Path, save: Any,
     assert (found["patients"], found["organs"]["brainstem"]["difference"]) == (3, 0)
 
 
+def test_masks_that_the_other_model_lacks_are_said(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (masks / "worse" / "p2.nii.gz").unlink()
+    assert evaluated(masks, "--against", str(masks / "worse")) == 0
+    found = json.loads((masks / "out" / "comparison.json").read_text())
+    assert found["without_mask"] == {"ours": [], "theirs": ["p2"]}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the other has no mask for 1 cases, and 0 for every organ there: p2." in said
+    assert evaluated(masks) == 0
+    assert not (masks / "out" / "comparison.json").exists()  # it was of other scores
+
+
+def test_sides_that_call_the_references_values_by_other_names_are_refused(
+    tmp_path: Path, save: Any, save_result: Any, head: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"brainstem": 1, "parotid_gland_right": 2, "parotid_gland_left": 3}
+    turned = names | {"parotid_gland_right": 3, "parotid_gland_left": 2}
+    save(tmp_path / "data/validation/p1.nii.gz", head)
+    save_result(tmp_path / "right/p1", head, names)
+    save_result(tmp_path / "other/p1", np.array([0, 1, 3, 2], np.uint8)[head], turned)
+    assert evaluated(tmp_path, "--against", str(tmp_path / "other")) == 65
+    assert "by different contours" in capsys.readouterr().err
+
+
 def test_seeds_without_another_model_are_refused(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluated(masks, "--seeds", str(masks / "right")) == 64
     assert "--against FOLDER" in capsys.readouterr().err

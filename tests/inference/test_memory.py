@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -26,7 +27,7 @@ from medseg.inference.memory import (
 )
 from medseg.models.card import InputSpec
 from medseg.preprocess.prepare import prepare
-from medseg.runtime.room import free_mb
+from medseg.runtime.room import free_mb, total_mb
 
 SPEC = InputSpec(spacing_mm=(1.5, 1.5, 1.5), window_hu=(-300, 900), patch_size=(64, 64, 64), overlap_ratio=0.3)
 TILE = TileCost(seconds=0.5, memory_mb=200.0)
@@ -186,3 +187,14 @@ def test_a_batch_that_does_not_fit_is_left_out_and_no_larger_one_tried() -> None
     assert max(seen) == 4
     with pytest.raises(torch.OutOfMemoryError):
         measure_tiles(small, (8, 8, 8), (4,))
+
+
+@pytest.mark.parametrize(("limit", "free", "total"), [("1048576000", 900, 1000), ("max", None, None)])
+def test_a_containers_limit_is_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, free: float | None, total: float | None
+) -> None:
+    monkeypatch.setattr("medseg.runtime.room._GROUP", tmp_path)
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text("104857600\n")
+    assert total_mb() == (total or psutil.virtual_memory().total / 2**20)
+    assert free_mb() == free if free else free_mb() > 0

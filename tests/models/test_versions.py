@@ -13,7 +13,7 @@ import pytest
 from medseg.cli import main
 from medseg.errors import ConfigError, MedsegError, ModelIntegrityError, OutputError, UnknownModelError
 from medseg.models import versions
-from medseg.models.store import CARD, PROMOTED, WEIGHTS, list_models, load_model, promoted
+from medseg.models.store import CARD, PROMOTED, SHIPPED, WEIGHTS, list_models, load_model, promoted
 from medseg.models.versions import LOCK, own_shelf, promote, register, roll_back, versions_of
 from tests.inference.planted import planted_volume, threshold_card, write_package
 from tests.phantoms import write_nifti
@@ -56,6 +56,33 @@ def test_the_first_version_is_used_and_the_next_ones_only_when_promoted(tmp_path
     with pytest.raises(UnknownModelError, match="never promoted"):
         roll_back("threshold", shelf)
     assert in_use() == "1.9.0"
+
+
+def test_a_name_that_medseg_ships_means_the_shipped_one_until_another_is_promoted(
+    tmp_path: Path, shelf: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def meant() -> str:
+        (listed,) = (card.id for card in list_models() if card.name == "tissue-hu")
+        assert listed == load_model("tissue-hu").card.id
+        return listed
+
+    shipped = meant()
+    made = package(tmp_path, "9.0.0", name="tissue-hu")
+    with pytest.raises(SystemExit):
+        main(["models", "register", str(made)])
+    assert "`--model tissue-hu` means none of these, as before," in capsys.readouterr().out
+    assert not register(made, shelf).current
+    assert meant() == shipped
+    with pytest.raises(UnknownModelError, match="never promoted"):
+        roll_back("tissue-hu", shelf)
+    promote("tissue-hu@9.0.0", shelf)
+    assert meant() == "tissue-hu@9.0.0"
+    back = roll_back("tissue-hu", shelf)
+    assert (back.id, back.folder.parent) == (shipped, SHIPPED)
+    assert meant() == shipped
+    version = shipped.split("@")[1]
+    with pytest.raises(ModelIntegrityError, match=f"Another {shipped} stands on .*`version:` of the config"):
+        register(package(tmp_path, version, name="tissue-hu"), shelf)
 
 
 def test_promoting_twice_is_one_step_back(tmp_path: Path, shelf: Path) -> None:

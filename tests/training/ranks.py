@@ -20,7 +20,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from medseg.errors import Cancelled, OutputError
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError
 from medseg.labels import LabelTable
 from medseg.training import distributed
 from medseg.training import trainer as trainers
@@ -212,6 +212,24 @@ def refused_once(ranks: Ranks, folder: Path) -> Any:
     trainer._write = lambda: next(answers, None) or write()  # type: ignore[method-assign]
     trainer.run()
     return trainer.step
+
+
+def apart(ranks: Ranks, folder: Path) -> Any:
+    """A run folder that is not the same for all ranks: the first one's alone holds a checkpoint."""
+    own = folder / f"of{ranks.rank}"
+    line_trainer(own, ranks=ranks).save()
+    try:
+        line_trainer(own, ranks=ranks).resume()
+    except ConfigError as error:
+        return str(error)
+    return "resumed"
+
+
+def unprepared(ranks: Ranks, folder: Path) -> Any:
+    """One rank's share of the data is broken."""
+    if not ranks.first:
+        raise DataError("Case c7: the mask is broken.")
+    wait_for_all()
 
 
 def spoilt(ranks: Ranks, folder: Path) -> Any:

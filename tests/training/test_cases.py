@@ -191,3 +191,19 @@ def test_the_real_patients_have_their_left_on_the_left(real_data: Path) -> None:
 def test_many_cases_come_in_order(dataset: Path, cases: list[TrainingCase]) -> None:
     assert [case.id for case in cases] == [case.id for case in read_index(dataset).of("train")]
     assert list(load_cases((), LABELS, SPACING_MM)) == []
+
+
+def one_voxel_of(labels: Any, value: int) -> Any:
+    """Less than half a voxel of the training grid."""
+    kept = tuple(np.argwhere(labels == value)[0])
+    labels[labels == value] = 0
+    labels[kept] = value
+    return labels
+
+
+def test_an_organ_too_small_for_a_voxel_is_not_taught_to_be_absent(tmp_path: Path, entry: Any, phantom: Volume) -> None:
+    labels = one_voxel_of(phantom_labels(phantom), LABELS["parotid_gland_left"])
+    write_label_map(tmp_path / "train/a_label.nii.gz", labels, phantom.geometry)
+    case = load(tmp_path, entry)
+    assert case.known.tolist() == [True, False, True, True]
+    assert set(case.places) == {0, LABELS["parotid_gland_right"], LABELS["spinal_cord"]}

@@ -72,6 +72,15 @@ def test_faults_of_a_mask(tmp_path: Path, change: Any, level: str, text: str) ->
     assert any(fault[0] == level and re.search(text, fault[2]) for fault in found), found
 
 
+def test_a_case_that_nobody_contoured_is_no_error(tmp_path: Path) -> None:
+    """As the training itself advises for a mask that nobody drew."""
+    entries = sound(tmp_path)
+    relabel(tmp_path, "p1", lambda labels: labels * 0)
+    entries[1]["contoured"] = []
+    found = [fault for fault in faults(tmp_path, entries, tmp_path / "out") if fault[1] == "p1"]
+    assert found == [("warning", "p1", "nothing is contoured, so that nothing is learned from it.")]
+
+
 def beside(labels: Any) -> Any:
     """The sphere drawn in the air in front of the body."""
     moved = np.where(labels == 1, 0, labels).astype(np.uint8)

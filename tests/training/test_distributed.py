@@ -34,7 +34,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """One start for all that need no pair of their own."""
     folder = tmp_path_factory.mktemp("pair")
     write_partial_labels(folder / "exact_patches")
-    processes = start(folder, "exact", "exact_patches", "sums", "begun", "refused_once", "late_start", "spoilt")
+    processes = start(
+        folder, "exact", "exact_patches", "sums", "begun", "refused_once", "apart", "late_start", "spoilt"
+    )
     said = [process.communicate(timeout=280)[1] for process in processes]
     assert all((folder / "refused_once" / f"rank{rank}.json").is_file() for rank in range(2)), said
     return Pair(folder, [process.returncode for process in processes], said)
@@ -155,6 +157,17 @@ def test_the_first_rank_dies_and_the_other_says_so(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_holds_no_rank_up(pair: Pair) -> None:
     assert left_by("refused_once", pair.folder) == [60, 60]
     assert (pair.folder / "refused_once" / LAST).is_file()
+
+
+def test_ranks_that_see_different_checkpoints_do_not_go_on(pair: Pair) -> None:
+    said = left_by("apart", pair.folder)
+    assert all("different checkpoints" in text and "rank 0 step 0, rank 1 none" in text for text in said), said
+
+
+def test_a_rank_that_ends_while_data_are_prepared_leaves_a_sentence_to_the_others(tmp_path: Path) -> None:
+    said = [process.communicate(timeout=120)[1] for process in start(tmp_path, "unprepared")]
+    assert "WorkerError: Another rank ended or hangs" in said[0]
+    assert "DataError: Case c7: the mask is broken." in said[1]
 
 
 def test_a_rank_that_comes_late_is_waited_for(pair: Pair) -> None:

@@ -14,15 +14,17 @@ import pytest
 import yaml
 
 from medseg.commands.training import train
-from medseg.errors import DataError
+from medseg.errors import ConfigError, DataError
 from medseg.imaging.nifti import read_label_map, write_label_map
 from medseg.inference.segmenter import build_segmenter
 from medseg.models.store import load_model
 from medseg.training.cases import load_cases, read_index
+from medseg.training.config import PhantomConfig
 from medseg.training.foreign import adopt, locate
+from medseg.training.phantoms import write_phantoms
 from tests.packaging.checkout import ROOT
 from tests.phantoms import phantom_labels, phantom_volume, write_nifti
-from tests.training.conftest import SPACING_MM, settings
+from tests.training.conftest import SPACING_MM, settings, write_case, write_index
 
 NNUNET = {
     "channel_names": {"0": "CT"},
@@ -65,6 +67,32 @@ def test_an_nnunet_folder_becomes_an_index_of_links(tmp_path: Path) -> None:
     (case,) = load_cases(dataset.cases[:1], dataset.labels, SPACING_MM)
     assert np.unique(case.labels).tolist() == [0, 1, 2, 3]
     adopt(description, tmp_path / "run")  # again, over what is there
+
+
+def test_a_case_that_changes_sides_leaves_nothing_behind(tmp_path: Path) -> None:
+    """`medseg evaluate` goes by the files: a reference that lay on both sides would be a miss."""
+    description = write(tmp_path / "in", NNUNET)
+    adopt(description, tmp_path / "run")
+    for file in (tmp_path / "in").rglob("c0*"):
+        file.rename(file.with_name(file.name.replace("c0", "c9")))
+    dataset = read_index(adopt(description, tmp_path / "run"))
+    assert [case.id for case in dataset.of("validation")] == ["c9"]
+    found = {
+        split: sorted(path.name for path in (tmp_path / "run" / split).iterdir()) for split in ("train", "validation")
+    }
+    assert found["validation"] == ["c9_ct.nii.gz", "c9_label.nii.gz"]
+    assert [name[:2] for name in found["train"][::2]] == ["c1", "c2", "c3", "c4"]
+
+
+def test_a_data_set_that_somebody_wrote_is_not_overwritten(tmp_path: Path) -> None:
+    own = tmp_path / "run"
+    write_index(own, [write_case(own, "c0", "train", phantom_volume())])
+    before = {path: path.read_bytes() for path in own.rglob("*.*")}
+    with pytest.raises(ConfigError, match=r"run/index\.json would be overwritten, and is a data set of its own"):
+        adopt(write(tmp_path / "in", NNUNET), own)
+    with pytest.raises(ConfigError, match="is a data set of its own"):
+        write_phantoms(own, PhantomConfig())
+    assert {path: path.read_bytes() for path in own.rglob("*.*")} == before
 
 
 def test_nnunets_own_folds_decide_where_there_are_some(tmp_path: Path) -> None:

@@ -162,6 +162,17 @@ def test_the_index_of_a_foreign_data_set_never_lands_in_it(tmp_path: Path) -> No
             plan_and_write(write(tmp_path / "x-data", NNUNET), out, None, ROOM)
 
 
+def test_a_plan_for_other_data_touches_nothing_unasked(tmp_path: Path) -> None:
+    out = plan_and_write(write(tmp_path / "a", NNUNET), tmp_path / "mine.yaml", None, ROOM)
+    before = out.read_text(), (tmp_path / "mine-data/index.json").read_text()
+    other = write(tmp_path / "b", NNUNET, count=6)
+    with pytest.raises(ConfigError, match=r"mine-data was made from another data set, .*a/dataset\.json.*--force"):
+        plan_and_write(other, out, None, ROOM)
+    assert (out.read_text(), (tmp_path / "mine-data/index.json").read_text()) == before
+    plan_and_write(other, out, None, ROOM, force=True)
+    assert len(read_index(tmp_path / "mine-data/index.json").cases) == 6
+
+
 def test_a_network_for_a_gpu_says_what_it_costs_without_one(dataset: Path, tmp_path: Path) -> None:
     for room, said in ((Room("cuda", 81920), "about 16 times as long on a CPU"), (ROOM, "")):
         text = plan_and_write(dataset, tmp_path / f"{room.device}.yaml", None, room).read_text()

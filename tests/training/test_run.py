@@ -26,8 +26,9 @@ from medseg.training.run import card_metrics, train_model
 from medseg.training.run_report import calibrated
 from medseg.training.trainer import Trainer
 from medseg.training.validation import CALIBRATION
-from tests.phantoms import phantom_volume
+from tests.phantoms import phantom_labels, phantom_volume
 from tests.training.conftest import LABELS, settings, write_case, write_index
+from tests.training.test_cases import one_voxel_of
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 
@@ -218,6 +219,25 @@ def test_empty_masks_are_said_and_nothing_else_is_no_data(tmp_path: Path, number
     else:
         train_model(config, tmp_path / "out", overrides={"loop.max_steps": 1}, report=said.append)
         assert any(line.startswith("empty masks: p0: they teach") for line in said)
+
+
+def test_organs_too_small_for_the_training_grid_are_said(tmp_path: Path) -> None:
+    volumes, said = [phantom_volume(seed=n) for n in range(2)], list[str]()
+    config = write_config(
+        tmp_path,
+        write_index(tmp_path, [write_case(tmp_path, f"p{n}", "train", volume) for n, volume in enumerate(volumes)]),
+    )
+    labels = one_voxel_of(phantom_labels(volumes[1]), LABELS["spinal_cord"])
+    write_label_map(tmp_path / "train/p1_label.nii.gz", labels, volumes[1].geometry)
+    train_model(config, tmp_path / "out", overrides={"loop.max_steps": 1}, report=said.append)
+    assert said[1] == (
+        "spinal_cord is too small for a voxel of spacing_mm in 1 of 2 cases, p1 the first; it counts as unknown there"
+    )
+    for n, volume in enumerate(volumes):
+        labels = one_voxel_of(phantom_labels(volume), LABELS["spinal_cord"])
+        write_label_map(tmp_path / f"train/p{n}_label.nii.gz", labels * (labels == 3), volume.geometry)
+    with pytest.raises(DataError, match="too small for spacing_mm: there is nothing to learn"):
+        train_model(config, tmp_path / "again", report=said.append)
 
 
 def test_without_training_cases_there_is_nothing_to_do(tmp_path: Path) -> None:

@@ -142,3 +142,10 @@ def test_a_network_of_monai_passes(cases: list[TrainingCase], table: LabelTable)
 def test_a_patch_that_does_not_divide_is_refused(cases: list[TrainingCase], table: LabelTable) -> None:
     with pytest.raises(ConfigError, match=r"patch_size: 16 x 15 x 16 does not divide by 2"):
         task(cases, table, patch_size=[16, 15, 16]).build()
+
+
+def test_corrected_contours_are_other_data(cases: list[TrainingCase], table: LabelTable) -> None:
+    """Of the same names: the card of a run that went on with them would vouch for what was learned before."""
+    corrected = [replace(cases[0], labels=np.roll(cases[0].labels, 1, axis=0)), *cases[1:]]
+    first, then = (task(each, table).identity() for each in (cases, corrected))
+    assert [key for key in first if first[key] != then[key]] == ["scans or labels of the training cases"]

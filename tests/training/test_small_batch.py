@@ -16,12 +16,14 @@ from medseg.errors import DataError
 from medseg.models.store import load_model
 from medseg.training import small_batch
 from medseg.training import trainer as trainers
+from medseg.training.cases import data_digest, load_cases, read_index
 from medseg.training.checkpoint import LAST
-from medseg.training.config import load_config
+from medseg.training.config import SmallBatchConfig, load_config
+from medseg.training.distributed import Ranks
 from medseg.training.loop import LoopConfig
 from medseg.training.run import train_model
 from medseg.training.small_batch import NOTHING_SCORED, forecast_minutes
-from medseg.training.small_batch_result import RESULT, read_small_batch
+from medseg.training.small_batch_result import RESULT, digest, read_small_batch
 from tests.phantoms import phantom_volume
 from tests.training.conftest import settings, write_case, write_index
 
@@ -46,8 +48,8 @@ def tried(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 
 def test_it_tries_the_whole_way_and_says_what_it_found(tried: tuple[Path, Path, list[str]]) -> None:
-    config, run, said = tried
-    found = read_small_batch(run, load_config(config))
+    _, run, said = tried
+    found = read_small_batch(run)
     assert found is not None
     assert found.sound
     assert len(found.losses) == 16
@@ -88,8 +90,28 @@ def test_the_full_training_takes_it_over_and_has_the_same_weights_as_without(
 def test_with_other_settings_it_is_done_anew(
     dataset: Path, tried: tuple[Path, Path, list[str]], tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, dataset, batch_size=1)
-    assert read_small_batch(tried[1], load_config(config)) is None
+    """And with other data."""
+    found = read_small_batch(tried[1])
+    assert found is not None
+    assert read_small_batch(tried[1], found.of) == found
+    usual, other = load_config(tried[0]), load_config(write_config(tmp_path, dataset, batch_size=1))
+    index = read_index(dataset)
+    seen = data_digest(list(load_cases(index.of("train"), index.labels, usual.spacing_mm)))
+    assert digest(usual, seen) == found.of
+    assert read_small_batch(tried[1], digest(other, seen)) is None
+    assert read_small_batch(tried[1], digest(usual, "others")) is None
+
+
+def test_memory_is_that_of_all_ranks_of_the_computer_and_of_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Profiler:
+        peak_memory_mb = 300.0
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    taken = small_batch._memory_mb(Profiler(), Ranks())  # type: ignore[arg-type]
+    assert taken == 1200
+    monkeypatch.setattr(small_batch, "total_mb", lambda: 1300.0)
+    (reason,) = small_batch._reasons(SmallBatchConfig(), 2.0, 0.1, taken, Ranks(), scored=True)
+    assert reason.startswith("1,200 of 1,300 MB are taken")
 
 
 def test_both_stages_keep_their_graphs_in_one_folder(

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from medseg.commands.training import check_data, train
-from medseg.errors import DataError
+from medseg.errors import DataError, ResourceError
 from medseg.imaging import read_volume
 from medseg.imaging.nifti import read_label_map, read_nifti
 from medseg.imaging.study import read_study
@@ -21,9 +21,11 @@ from medseg.imaging.volume import Array, Geometry, reorient
 from medseg.models.store import load_model
 from medseg.training.cases import read_index
 from medseg.training.foreign import adopt, locate
+from medseg.training.plan import plan_and_write
 from tests.dicom_objects import Polygon, write_rtstruct, write_seg
 from tests.phantoms import edit_dicom, phantom_labels, phantom_volume, write_dicom_series
 from tests.training.conftest import settings
+from tests.training.test_plan import ROOM
 
 SHAPE, SPACING = (40, 36, 24), (6.0, 6.0, 8.0)
 ROIS = {"Parotid_L": 1, "Parotid_R": 2, "Cord": 3}
@@ -140,6 +142,26 @@ def test_unchanged_studies_are_not_read_again_and_changed_ones_are(tmp_path: Pat
     dataset = read_index(adopt(tmp_path / "in", tmp_path / "out"))
     assert dataset.labels == {"other": 1}
     assert int((read_label_map(dataset.cases[0].label)[0] == 1).sum()) == 4 * 16
+
+
+def test_a_failure_that_may_pass_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        write_study(tmp_path / "in" / name, name)
+    (tmp_path / "in" / "a" / "gone.dcm").symlink_to(tmp_path / "not-fetched.dcm")
+
+    def full(path: Path) -> Any:
+        if path.name == "b":
+            raise ResourceError("b: unpacking needs 60 MB of temporary space, more than is free.")
+        return read_study(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medseg.training.studies.read_study", full)
+        dataset = read_index(adopt(tmp_path / "in", tmp_path / "out"))
+        with pytest.raises(DataError, match="b: unpacking needs 60 MB"):
+            plan_and_write(tmp_path / "in", tmp_path / "mine.yaml", None, ROOM)
+    assert ([case.id for case in dataset.cases], [study.id for study in dataset.left_out]) == (["a"], ["b"])
+    assert [case.id for case in read_index(adopt(tmp_path / "in", tmp_path / "out")).cases] == ["a", "b"]
+    assert not (tmp_path / "mine.yaml").exists()
 
 
 def test_the_smaller_of_two_overlapping_structures_keeps_the_voxels(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import Cancelled, ConfigError, DataError, OutputError, ResourceError
+from medseg.errors import Cancelled, ConfigError, DataError, OutputError, ResourceError, WorkerError
 from medseg.training import trainer as trainers
 from medseg.training.checkpoint import LAST, PREVIOUS
 from medseg.training.journal import StepRecord, read_journal
@@ -313,6 +316,26 @@ def test_what_a_worker_raises_is_not_taken_for_its_end(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="a transform does not fit"):
         line_trainer(tmp_path, Broken(), workers=1).run()
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_worker_that_is_killed_is_said_in_words_whatever_the_network_does(tmp_path: Path, *, busy: bool) -> None:
+    """In the midst of a step, or while it is waited for."""
+
+    class Killed(LineTask):
+        def batch(self, number: int) -> Any:
+            if not busy and number == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().batch(number)
+
+        def loss(self, network: nn.Module, batch: Any) -> Any:
+            for worker in multiprocessing.active_children() if busy else ():
+                worker.kill()
+                worker.join(10)
+            return super().loss(network, batch)
+
+    with pytest.raises(WorkerError, match=r"prepares training batches ended by itself.*loop\.workers to 0"):
+        line_trainer(tmp_path, Killed(), workers=1).run()
 
 
 def test_settings_are_compared_before_weights(tmp_path: Path) -> None:
