@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from medseg.errors import ConfigError
 from medseg.imaging.volume import Finding, Volume
 from medseg.inference.memory import Forecast
@@ -77,11 +79,20 @@ class LocalisedSegmenter:
             plan,
             lambda share: progress(Progress("localise", 0.05 + 0.03 * share, "Looking where the organs are")),
         )
-        region = Region.around(found, self.quick.grid_of(volume))
+        region = Region.around(found > 0, self.quick.grid_of(volume))
         if region is None:
             return None, _whole(f"{self.quick.id} found none of the organs")
-        where = f"Searched only where {self.quick.id} found {_listed(self.organs)}."
-        return region, Finding("localised", where, "info")
+        there = set(np.unique(found))
+        return region, self._said([organ for organ in self.organs if self.quick.labels[organ].value in there])
+
+    def _said(self, found: Sequence[str]) -> Finding:
+        """Where was searched, and which organs may lie elsewhere."""
+        where = f"Searched only where {self.quick.id} found {_listed(found)}."
+        lost = [label.name for label in self.labels if label.name not in found]
+        if not lost:
+            return Finding("localised", where, "info")
+        where += f" What lies outside that part of the scan is missing in the mask, maybe of {_listed(lost)}."
+        return Finding("localised", where, "warning")
 
 
 def _whole(why: str) -> Finding:

@@ -193,13 +193,15 @@ class NetworkSegmenter:
             return restore_blocks(blocks, prepared.grid, prepared.source, maps)
 
     def rough(self, volume: Volume, organs: Sequence[str], plan: Forecast, on_window: Callable[[float], None]) -> Array:
-        """Where any of `organs` is, bool on the model's own grid; neither cleaned nor checked.
+        """Values of `organs` on the model's own grid, uint8 or uint16, 0 elsewhere; neither cleaned nor checked.
 
         `on_window` gets the share that is done and may raise to cancel.
         """
         prepared = self._prepare(volume)
         blocks = self._blocks(prepared, plan, on_window, body=self._patient(volume, prepared.grid))
-        return np.isin(label_grid(blocks, prepared.image.shape), [self.labels[name].value for name in organs])
+        found = label_grid(blocks, prepared.image.shape)
+        found[~np.isin(found, [self.labels[name].value for name in organs])] = 0
+        return found
 
     def grid_of(self, volume: Volume) -> Geometry:
         """The model's grid for a scan."""

@@ -194,6 +194,7 @@ def test_sides_that_call_the_references_values_by_other_names_are_refused(
 ) -> None:
     names = {"brainstem": 1, "parotid_gland_right": 2, "parotid_gland_left": 3}
     turned = names | {"parotid_gland_right": 3, "parotid_gland_left": 2}
+    head[16:18][head[16:18] == 2] = 0  # glands are never of one size
     save(tmp_path / "data/validation/p1.nii.gz", head)
     save_result(tmp_path / "right/p1", head, names)
     save_result(tmp_path / "other/p1", np.array([0, 1, 3, 2], np.uint8)[head], turned)

@@ -232,3 +232,21 @@ def test_the_patient_is_where_it_is_at_any_spacing(mm: float) -> None:
 
 def test_air_holds_no_patient() -> None:
     assert patient_region(air(9, 9, 9), Geometry((9, 9, 9), np.eye(4))) is None
+
+
+def test_an_organ_that_the_quick_model_missed_is_named(tmp_path: Path) -> None:
+    """Elsewhere in the scan nobody looked for it."""
+    quick, full = model(tmp_path, 8, 0.001), model(tmp_path, 3, 1.0)
+    volume = in_a_long_scan()
+    plain = quick.predict
+
+    def one_sided(tiles: Tensor) -> Tensor:
+        logits = plain(tiles).clone()
+        logits[:, quick.labels["parotid_gland_right"].value] = -100
+        return logits
+
+    quick.predict = one_sided
+    (finding,) = LocalisedSegmenter(quick, full)(volume, StageClock()).findings
+    assert (finding.code, finding.severity) == ("localised", "warning")
+    assert "found parotid gland left. What lies outside" in finding.message
+    assert finding.message.endswith("maybe of parotid gland right.")
