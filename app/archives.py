@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.paths import path_of, there
 from app.studies import JobState, Problem, refused
 from medseg.jobs.queue import Job, JobQueue
 from medseg.jobs.request import JobRequest
@@ -56,8 +57,12 @@ def own_archive() -> Path:
 
 
 def is_archive(folder: Path) -> bool:
-    """Whether an archive lies there, as far as names tell."""
-    return (folder / "studies.lance").is_dir()
+    """Whether an archive lies there, as far as names tell.
+
+    Raises:
+        Refused: this computer may not look into the folder.
+    """
+    return path_of(folder / "studies.lance").is_dir()
 
 
 def can_search() -> bool:
@@ -103,8 +108,7 @@ class Archives:
         Raises:
             Refused: the folder is not there.
         """
-        if not studies.exists():
-            raise refused("path", path=studies)
+        studies = there(studies)
         with self._lock:
             number = self._submit("index", visitor, studies, {"archive": str(archive), "segmenter": segmenter})
             self._indexing[archive] = (visitor, number)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.paths import path_of, there
 from app.studies import Problem, Refused
 from medseg.errors import Cancelled, MedsegError
 from medseg.exports import parse_formats
@@ -111,11 +112,9 @@ class Batches:
         """Begin a batch; its output folder names it from now on.
 
         Raises:
-            Refused: the source is not there, or a batch writes into `out` already.
+            Refused: the source is not there, `out` cannot be, or a batch writes into it already.
         """
-        source, out = source.expanduser().resolve(), out.expanduser().resolve()
-        if not source.exists():
-            raise Refused(Problem(f"{source} does not exist.", "Check the path.", code="NoScanError"))
+        source, out = there(source).resolve(), path_of(out).resolve()
         with self._lock:
             earlier = self._batches.get(out)
             if earlier is not None and earlier.state == "running":

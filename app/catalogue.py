@@ -94,7 +94,7 @@ def own_shelf() -> Path:
 
 
 def put_on_shelf(shelf: Path) -> None:
-    """Let this server find what lies on a shelf from now on."""
+    """Let this server find what lies on a shelf from now on, and every process that it starts later."""
     known = [part for part in os.environ.get("MEDSEG_MODELS", "").split(os.pathsep) if part]
     if str(shelf) not in known:
         os.environ["MEDSEG_MODELS"] = os.pathsep.join([*known, str(shelf)])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,8 @@ AXIS: dict[str, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
 MAX_STEPS = 100
 MAX_POINTS = 5000
 MAX_RADIUS_MM = 60.0
+_VALUES = 256
+_AT_ONCE = 1 << 18  # voxels: what is computed for them fits into a processor's cache
 _CROSS = ndimage.generate_binary_structure(2, 1)
 
 
@@ -74,13 +75,16 @@ class Draft:
     Args:
         path: of the draft; a copy of the mask where it is new.
         spacing_mm: along the axes of the mask.
+        revision: changes whenever the mask does.
     """
 
     path: Path
     spacing_mm: tuple[float, float, float]
+    revision: int = 0
     done: list[Change] = field(default_factory=list)
     undone: list[Change] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _sizes: dict[int, int] | None = None
 
     @classmethod
     def open(cls, path: Path, mask: Path, spacing_mm: tuple[float, float, float]) -> Draft:
@@ -137,10 +141,17 @@ class Draft:
         change = Change(flat, part[inside].astype(np.uint8), np.full(len(flat), value, np.uint8))
         if len(flat):
             part[inside] = value
-            _flush(mask)
+            self._changed(mask, counts(change), 1)
             self.done = [*self.done[-MAX_STEPS + 1 :], change]
             self.undone = []
         return change
+
+    def _changed(self, mask: Array, more: dict[int, int], sign: int) -> None:
+        _flush(mask)
+        self.revision += 1
+        if self._sizes is not None:
+            for value, voxels in more.items():
+                self._sizes[value] = self._sizes.get(value, 0) + sign * voxels
 
     def undo(self) -> Change | None:
         """Take the last stroke back; None where there is none."""
@@ -159,7 +170,7 @@ class Draft:
             mask = self.mask("r+")
             places = np.unravel_index(change.places, mask.shape, order="F")
             mask[places] = change.before if back else change.after
-            _flush(mask)
+            self._changed(mask, counts(change), -1 if back else 1)
             return change
 
     def restart(self, original: Array) -> None:
@@ -167,26 +178,38 @@ class Draft:
         with self.lock:
             mask = self.mask("r+")
             mask[...] = original
-            _flush(mask)
+            self._sizes = None
+            self._changed(mask, {}, 1)
             self.done, self.undone = [], []
 
-    def discard(self) -> None:
-        """Throw the draft away."""
+    def copy_to(self, path: Path) -> int:
+        """Copy the mask as it is now; the revision that this is."""
         with self.lock:
-            self.path.unlink(missing_ok=True)
-            self.done, self.undone = [], []
+            shutil.copyfile(self.path, path)
+            return self.revision
 
     def sizes(self) -> dict[int, int]:
-        """Voxels of every organ."""
+        """Voxels of every organ; counted once, and from then on with every change."""
         with self.lock:
-            found = np.bincount(self.mask().ravel(order="K"), minlength=1)
-        return {value: int(found[value]) for value in np.flatnonzero(found).tolist() if value}
+            if self._sizes is None:
+                self._sizes = sizes_of(self.mask())
+            return {value: voxels for value, voxels in self._sizes.items() if voxels}
 
     def touched_organs(self, original: Array) -> list[int]:
         """Values whose voxels are not those of the original."""
-        mask = self.mask()
-        differs = mask != original
-        return sorted({*np.unique(mask[differs]).tolist(), *np.unique(original[differs]).tolist()} - {0})
+        mask, found = self.mask(), {0}
+        for k in range(mask.shape[2]):
+            differs = mask[:, :, k] != original[:, :, k]
+            found.update(np.unique([mask[:, :, k][differs], original[:, :, k][differs]]).tolist())
+        return sorted(found - {0})
+
+
+def sizes_of(mask: Array) -> dict[int, int]:
+    """Voxels of every value but 0."""
+    found = np.zeros(_VALUES, np.int64)
+    for k in range(mask.shape[2]):  # the whole at once would be counted in a copy of eight bytes a voxel
+        found += np.bincount(mask[:, :, k].ravel(order="K"), minlength=_VALUES)
+    return {value: int(found[value]) for value in np.flatnonzero(found).tolist() if value}
 
 
 def _flush(mask: Array) -> None:
@@ -206,30 +229,47 @@ def touched(
 ) -> tuple[tuple[slice, ...], Array]:
     """The box around a stroke and, in it, the voxels whose centres lie within the pen's radius of its line."""
     points, spacing = np.array(stroke.points, dtype=np.float64), np.array(spacing_mm)
-    axis = AXIS[stroke.plane]
     reach = np.ceil(stroke.radius_mm / spacing).astype(int) + 1
-    low, high = np.floor(points.min(axis=0)).astype(int) - reach, np.ceil(points.max(axis=0)).astype(int) + reach
     if not stroke.ball:
-        points[:, axis] = np.floor(points[0, axis] + 0.5)
-        low[axis] = high[axis] = int(points[0, axis])
-    box = tuple(slice(max(0, a), min(size, b + 1)) for a, b, size in zip(low, high, shape, strict=True))
-    centres = np.stack(np.meshgrid(*[np.arange(s.start, max(s.start, s.stop)) for s in box], indexing="ij"), axis=-1)
-    return box, _near_line(centres * spacing, points * spacing, stroke.radius_mm)
+        axis = AXIS[stroke.plane]
+        points[:, axis], reach[axis] = np.floor(points[0, axis] + 0.5), 0
+    whole = _around(points, reach, shape)
+    inside = np.zeros([side.stop - side.start for side in whole], bool)
+    ends = points[1:] if len(points) > 1 else points
+    for piece in np.stack([points[: len(ends)], ends], axis=1):
+        box = _around(piece, reach, shape)
+        part = inside[tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, whole, strict=True))]
+        _mark(part, box, piece * spacing, spacing, stroke.radius_mm)
+    return whole, inside
 
 
-def _near_line(centres: Array, points: Array, radius: float) -> Array:
-    inside = np.zeros(centres.shape[:-1], bool)
-    starts, ends = (points[:-1], points[1:]) if len(points) > 1 else (points, points)
-    for start, end in zip(starts, ends, strict=True):
-        along = end - start
-        length = float(along @ along)
-        share = np.clip((centres - start) @ along / length, 0, 1) if length > 0 else np.zeros(inside.shape)
-        off = centres - start - share[..., None] * along
-        inside |= (off * off).sum(axis=-1) <= radius * radius
-    return inside
+def _around(points: Array, reach: Array, shape: Sequence[int]) -> tuple[slice, ...]:
+    """The box within the scan that a pen of that reach (voxels) can touch at these points; it may be empty."""
+    low = np.clip(np.floor(points.min(axis=0)) - reach, 0, shape).astype(int)
+    high = np.clip(np.ceil(points.max(axis=0)) + reach + 1, 0, shape).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _mark(part: Array, box: tuple[slice, ...], piece: Array, spacing: Array, radius: float) -> None:
+    """Set what lies within the radius of a straight piece (two ends, mm); `part` are the voxels of the box."""
+    x, y, z = (np.arange(s.start, s.stop) * mm - at for s, mm, at in zip(box, spacing, piece[0], strict=True))
+    step = max(1, _AT_ONCE // max(1, len(x) * len(y)))
+    for k in range(0, len(z), step):
+        part[:, :, k : k + step] |= _near_line(np.ix_(x, y, z[k : k + step]), piece[1] - piece[0], radius)
+
+
+def _near_line(off: Sequence[Array], along: Array, radius: float) -> Array:
+    """Whether places (x, y, z; mm from the start of a line) lie within its radius; the viewer computes the same."""
+    length = float(along @ along)
+    share: Any = 0.0
+    if length > 0:
+        share = np.clip((off[0] * along[0] + off[1] * along[1] + off[2] * along[2]) / length, 0, 1)
+    away = sum((place - share * way) ** 2 for place, way in zip(off, along, strict=True))
+    return np.asarray(away <= radius * radius)
 
 
 def counts(change: Change) -> dict[int, int]:
     """Voxels won (positive) and lost per organ."""
-    won, lost = Counter(change.after.tolist()), Counter(change.before.tolist())
-    return {value: won[value] - lost[value] for value in {*won, *lost} - {0}}
+    won, lost = (np.bincount(values, minlength=_VALUES) for values in (change.after, change.before))
+    values = {*np.flatnonzero(won).tolist(), *np.flatnonzero(lost).tolist()} - {0}
+    return {value: int(won[value] - lost[value]) for value in values}

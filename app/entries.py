@@ -44,9 +44,9 @@ class Entry:
     runs: tuple[Run, ...] = ()
 
     def request(self, out: Path, *, model: str = "", extra: Mapping[str, Any] | None = None) -> JobRequest:
-        """Work on this scan, read as it was read first."""
-        options = Options(accept=self.accept)
-        return JobRequest(self.source, out, model=model, series=self.series, options=options, extra=extra or {})
+        """Work on this scan, read as it was read first; `extra["scan"]` is the folder that says what was read."""
+        options, told = Options(accept=self.accept), {"scan": str(self.scan_folder), **(extra or {})}
+        return JobRequest(self.source, out, model=model, series=self.series, options=options, extra=told)
 
 
 def first_picture_of(scan_folder: Path) -> Path:

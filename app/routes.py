@@ -26,7 +26,7 @@ from app.results import FILES
 from app.scans import Scan
 from app.slices import slice_png
 from app.studies import TaskView
-from app.visitors import visitor_in
+from app.visitors import cookie_of, visitor_in
 
 ASSETS = Path(__file__).parent / "viewer" / "static"
 FONT = Path(__file__).parents[1] / "medseg" / "exports" / "fonts" / "NotoSansSC-Regular-subset.ttf"
@@ -60,7 +60,7 @@ async def _asset(request: Request) -> Response:
 
 
 def _owned(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Only for the visitor whose study it is."""
+    """Only for the visitor whose study it is; the cookie then lives on with the study (`Desk.view` touches it)."""
 
     async def guarded(request: Request) -> Response:
         study, visitor = request.path_params["study"], visitor_in(request.cookies)
@@ -68,7 +68,9 @@ def _owned(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return Response(status_code=_NOT_THERE, headers=_PRIVATE)
         if request.method == "POST" and not _from_here(request):
             return Response(status_code=403, headers=_PRIVATE)
-        return await handler(request, study, visitor)
+        answer = await handler(request, study, visitor)
+        answer.headers.append("set-cookie", cookie_of(visitor, request.url.scheme))
+        return answer
 
     return guarded
 

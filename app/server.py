@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
+from app.catalogue import own_shelf, put_on_shelf
 from app.desk import close, desk
 from app.fences import Fences
 from app.gate import refuse_open_server
@@ -22,6 +23,7 @@ from app.visitors import Visitors
 @asynccontextmanager
 async def _life(_: st.App) -> AsyncIterator[None]:
     refuse_open_server()
+    put_on_shelf(own_shelf())  # before any process starts: each keeps the environment that it was started with
     desk().warm_up()
     try:
         yield

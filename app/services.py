@@ -20,12 +20,14 @@ from app.entries import Entry, Run, first_picture_of, problem_of
 from app.errands import Errands
 from app.folders import KEEP_HOURS, WorkFolders
 from app.imports import Imports
+from app.paths import there
 from app.quotas import Quota
 from app.results import Result, accepted_in, read_result
 from app.scans import Scan, read_scan
 from app.studies import RunView, StudyView, refused
 from app.text import say
 from app.uploads import Upload, size_of, store, strip_ending
+from medseg.errors import OutputError
 from medseg.examples import example_path
 from medseg.jobs.queue import Job, JobQueue
 from medseg.jobs.request import JobRequest
@@ -71,9 +73,9 @@ class Desk:
         study = self._new_study(sum(map(size_of, uploads)))
         try:
             source = store(uploads, self.folders.root / study / "input")
-        except OSError as error:
+        except (OSError, OutputError) as error:
             self.folders.remove(study)
-            raise refused("space", reason=error.strerror or error) from error
+            raise refused("space", reason=_reason(error)) from error
         shown = uploads[0].name if len(uploads) == 1 else say("intake.several", count=len(uploads))
         return self._begin(study, visitor, strip_ending(shown), source, shown)
 
@@ -93,8 +95,7 @@ class Desk:
         Raises:
             Refused: nothing is there.
         """
-        if not path.exists():
-            raise refused("path", path=path)
+        path = there(path)
         title = title or strip_ending(path.name)
         return self._begin(self._new_study(), visitor, title, path, path.name, series=series, accept=accept)
 
@@ -185,10 +186,11 @@ class Desk:
             self._put(study, replace(entry, runs=(*entry.runs, Run(number, model, corrected, job))))
             return number
 
-    def cancel(self, study: str, visitor: str) -> None:
-        """Stop whatever of the study waits or runs."""
+    def cancel(self, study: str, visitor: str, number: int) -> None:
+        """Stop a run that waits or goes on; the others are left alone."""
         for run in self.entry(study, visitor).runs:
-            run.job.cancel()
+            if run.number == number:
+                run.job.cancel()
 
     def forget(self, study: str, visitor: str) -> None:
         """Stop the study, and delete its scan and its results."""
@@ -330,3 +332,9 @@ class Desk:
         while not self._closed.wait(_SWEEP_S):
             for study in self.folders.expired(KEEP_HOURS):
                 self._forget(study)
+
+
+def _reason(error: OSError | OutputError) -> str:
+    """The system's own words: those of an OutputError name a private folder."""
+    cause = error.__cause__ if isinstance(error, OutputError) else error
+    return str(getattr(cause, "strerror", None) or type(error).__name__)

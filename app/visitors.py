@@ -25,8 +25,18 @@ def visitor_in(cookies: Mapping[str, str]) -> str:
     return value if _ID.fullmatch(value) else ""
 
 
+def cookie_of(visitor: str, scheme: str) -> str:
+    """The header that gives a browser its cookie, or lets it keep the one it has for `KEPT_S` seconds more."""
+    cookie = f"{COOKIE}={visitor}; Path=/; Max-Age={KEPT_S}; HttpOnly; SameSite=Lax"
+    return cookie + ("; Secure" if scheme == "https" else "")
+
+
 class Visitors:
-    """Gives every browser its cookie with the first page, and lets it live as long as its studies."""
+    """Gives every browser its cookie with the first page; every page and all that a viewer asks for renews it.
+
+    A study lives for some hours after somebody has looked at it, in a tab that was loaded once: `app.routes` renews
+    the cookie with every answer about a study of the visitor's.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -37,8 +47,7 @@ class Visitors:
             await self.app(scope, receive, send)
             return
         visitor = visitor_in(HTTPConnection(scope).cookies) or secrets.token_urlsafe(24)
-        cookie = f"{COOKIE}={visitor}; Path=/; Max-Age={KEPT_S}; HttpOnly; SameSite=Lax"
-        cookie += "; Secure" if scope["scheme"] == "https" else ""
+        cookie = cookie_of(visitor, scope["scheme"])
 
         async def leave(message: Message) -> None:
             if message["type"] == "http.response.start":

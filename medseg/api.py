@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 
 from medseg.errors import GeometryError
-from medseg.imaging import Finding, Volume, read_volume
+from medseg.imaging import Volume, read_volume
 from medseg.imaging.checks import check_finite
 from medseg.imaging.room import reading_room
 from medseg.inference.memory import Forecast
 from medseg.inference.segmenter import Raw, Segmenter
 from medseg.inference.warm import warm_segmenter
-from medseg.labels import LabelTable
 from medseg.models.store import ModelPackage
-from medseg.preprocess.restore import LabelMap
 from medseg.results.measure import measure
 from medseg.results.segmentation import Segmentation
+from medseg.results.verdict import verdict_of, why_empty
 from medseg.runtime.options import Options
 from medseg.runtime.progress import Progress, ProgressCallback, ignore
 from medseg.runtime.provenance import StageClock, machine, now, peak_memory_mb, reset_peak_memory, versions
@@ -67,12 +66,12 @@ def segment(
     with clock.stage("measure"):
         report(Progress("measure", 0.92, "Measuring"))
         measurements = measure(raw.label_map, volume, segmenter.labels)
-    findings = (*volume.findings, *raw.findings, *_verdict(raw.label_map, segmenter.labels, raw.findings))
+    mask = raw.label_map.labels
+    findings = (*volume.findings, *raw.findings, *why_empty(mask, segmenter.labels, raw.findings))
     report(Progress("done", 1.0, "Done"))
-    verdict = "segmented" if raw.label_map.labels.any() else "empty"
-    run = _run_report(volume, package, segmenter, clock) | _foretold(raw) | {"verdict": verdict}
+    run = _run_report(volume, package, segmenter, clock) | _foretold(raw) | {"verdict": verdict_of(mask)}
     run |= {"accepted": options.accept} if options.accept else {}
-    return Segmentation(raw.label_map.labels, segmenter.labels, volume, measurements, findings, run, raw.probabilities)
+    return Segmentation(mask, segmenter.labels, volume, measurements, findings, run, raw.probabilities)
 
 
 def _volume(source: str | Path | Volume, series: str | int | None, options: Options) -> Volume:
@@ -104,14 +103,6 @@ def _checked(volume: Volume) -> Volume:
         raise GeometryError(volume.name, "its affine is singular or not finite.")
     check_finite(Path(volume.name), volume.hu)
     return volume
-
-
-def _verdict(label_map: LabelMap, labels: LabelTable, said: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """An empty mask is a verdict of its own, never plain success."""
-    if label_map.labels.any() or any(finding.code in ("outside_field", "empty") for finding in said):
-        return ()
-    organs = ", ".join(label.title.lower() for label in labels)
-    return (Finding("empty", f"Nothing was found: no {organs} in this scan."),)
 
 
 def _foretold(raw: Raw) -> dict[str, Any]:

@@ -25,7 +25,8 @@ The tree is part of the API; catch the branch that you can handle::
     │   └── ModelImportError        another tool's model that cannot be taken over; `path` names the file
     ├── ConfigError                 a setting that is unknown or out of range
     ├── DataError                   training or evaluation data that do not fit together
-    │   └── NoReferenceError        a study on which nothing is drawn
+    │   ├── NoReferenceError        a study on which nothing is drawn
+    │   └── ScanChangedError        a scan that is not the one that was opened or segmented
     ├── OutputError                 a result that could not be written and verified
     ├── ResourceError               more memory or disk wanted than there is
     ├── WorkerError                 the computing process ended by itself
@@ -35,8 +36,17 @@ The tree is part of the API; catch the branch that you can handle::
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+
+# How Python holds the bytes of a file's name that are no UTF-8. No text with them in it can be written.
+_RAW_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def showable(text: str) -> str:
+    """`text` fit to be written: the bytes of a file's name that are no UTF-8 are escaped, as in 'caf\\xe9'."""
+    return _RAW_BYTE.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
 
 
 class MedsegError(Exception):
@@ -46,9 +56,9 @@ class MedsegError(Exception):
     default_advice = ""
 
     def __init__(self, message: str, *, advice: str | None = None) -> None:
-        self.message = message
-        self.advice = self.default_advice if advice is None else advice
-        super().__init__(message)
+        self.message = showable(message)
+        self.advice = showable(self.default_advice if advice is None else advice)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.advice}".strip()
@@ -178,6 +188,10 @@ class DataError(MedsegError):
 
 class NoReferenceError(DataError):
     pass
+
+
+class ScanChangedError(DataError):
+    default_advice = "Open the scan anew and segment it again."
 
 
 class OutputError(MedsegError):

@@ -83,6 +83,20 @@ def exit_code(*arguments: str | Path) -> int:
     return int(caught.value.code or 0)
 
 
+def test_help_says_with_what_a_segmentation_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("segment", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0 all fine, 3 some studies failed, 1 all failed, 130 interrupted." in shown
+    assert "64 a setting, 65 no study found, 66 the model, 74 OUT." in shown
+    (tmp_path / "none").mkdir()
+    (tmp_path / "file").write_text("")
+    asked = ("segment", tmp_path / "none", "--model", "tissue-hu", "-o")
+    assert exit_code(*asked, tmp_path / "out", "--accept", " ") == 64
+    assert exit_code(*asked, tmp_path / "out") == 65
+    scan = write_nifti(tmp_path / "scan.nii", SCAN)
+    assert exit_code("segment", scan, "--model", "tissue-hu", "-o", tmp_path / "file") == 74
+
+
 def test_probabilities_lie_beside_the_mask_and_are_part_of_the_task(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

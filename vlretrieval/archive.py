@@ -15,14 +15,14 @@ from vlretrieval.encoder import Encoder
 from vlretrieval.intake import Seen, look_at, segmenter_id
 from vlretrieval.measured import MeasuredEncoder
 from vlretrieval.search import Searcher
-from vlretrieval.store import Store, StoreInfo
+from vlretrieval.store import Store, StoreInfo, folder_of
 
 ARCHIVE = "VLRETRIEVAL_ARCHIVE"
 MEASURED = "measured"
 
 
 def archive_uri(given: str | None) -> str:
-    """The archive that is named, or $VLRETRIEVAL_ARCHIVE.
+    """The archive that is named, or $VLRETRIEVAL_ARCHIVE; `~` is expanded.
 
     Raises:
         ConfigError: neither.
@@ -30,7 +30,7 @@ def archive_uri(given: str | None) -> str:
     uri = given or os.environ.get(ARCHIVE)
     if not uri:
         raise ConfigError("No archive is named.", advice=f"Give --archive FOLDER, or set ${ARCHIVE}.")
-    return uri
+    return str(folder_of(uri) or uri)
 
 
 def load_encoder(model: str, organs: tuple[str, ...]) -> Encoder:
@@ -39,12 +39,16 @@ def load_encoder(model: str, organs: tuple[str, ...]) -> Encoder:
     Raises:
         ModelError: no such model, or damaged.
     """
-    if model.partition("@")[0] == MEASURED:
+    if _is_measured(model):
         return MeasuredEncoder(organs)
     from vlretrieval.encode import LearnedEncoder  # torch and transformers take seconds
     from vlretrieval.package import load_package
 
     return LearnedEncoder(load_package(model))
+
+
+def _is_measured(model: str) -> bool:
+    return model.partition("@")[0] == MEASURED
 
 
 @contextmanager
@@ -54,10 +58,11 @@ def writing(uri: str) -> Iterator[None]:
     Raises:
         OutputError: another process is writing.
     """
-    if "://" in uri:
+    folder = folder_of(uri)
+    if folder is None:
         yield
         return
-    with folder_lock(Path(uri)):
+    with folder_lock(folder):
         yield
 
 
@@ -65,14 +70,39 @@ def create_archive(uri: str, *, segmenter: str, model: str = MEASURED) -> tuple[
     """A new archive, or the one that is there if the same models made it.
 
     Raises:
-        ModelError: a model is unknown, or others made the archive.
+        ModelError: a model is unknown, was trained with another segmenter, or others made the archive.
         DataError: something else is there.
     """
     seen_by, labels = segmenter_id(segmenter)
     organs = tuple(labels.names)
     encoder = load_encoder(model, organs)
+    _check_segmenter(model, encoder.id, seen_by)
     info = StoreInfo(encoder.id, seen_by, encoder.dim, encoder.features, organs)
     return Store.create(uri, info), encoder
+
+
+def _check_segmenter(model: str, encoder: str, seen_by: str) -> None:
+    """Refuse a trained model that learned to see another segmenter's organs: its vectors would mean nothing."""
+    if _is_measured(model):
+        return
+    from vlretrieval.package import load_package
+
+    wanted = load_package(model).card.segmenter
+    if not _means(wanted, seen_by):
+        raise ModelError(
+            f"The model {encoder} was trained on organs that {wanted} finds; here {seen_by} is to find them.",
+            advice=f"Index with --segmenter {wanted}, or with --model {MEASURED}, which takes any.",
+        )
+
+
+def _means(name: str, segmenter: str) -> bool:
+    """Whether a name, name@version or folder is that of the segmenter `segmenter` (name@version:digest)."""
+    if name in (segmenter.partition("@")[0], segmenter.partition(":")[0]):
+        return True
+    try:
+        return segmenter_id(name)[0] == segmenter
+    except ModelError:
+        return False
 
 
 def open_archive(uri: str, model: str = "") -> Searcher:

@@ -34,8 +34,8 @@ def index(
         archive: Folder of the archive, or an address on object storage; $VLRETRIEVAL_ARCHIVE if not given.
         segmenter: Model that finds the organs (see `medseg models`).
         model: What makes the vectors: `measured` (nothing learned), or the name or folder of a trained model.
-        notes: CSV of studies' names with patients and reports (columns: id or VolumeName, patient, report or
-            Findings_EN and Impressions_EN).
+        notes: CSV of studies' names (or the ends of their paths, where names repeat) with patients and reports
+            (columns: id or VolumeName, patient, report or Findings_EN and Impressions_EN).
     """
     from vlretrieval.console import index_and_report
 

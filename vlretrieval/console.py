@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,13 +15,14 @@ from medseg.imaging.room import reading_room
 from medseg.jobs.manifest import fingerprint
 from medseg.jobs.studies import find_studies
 from vlretrieval.archive import archive_uri, create_archive, look_like_archive, open_archive, writing
-from vlretrieval.index import Step, index_studies
+from vlretrieval.index import Indexed, Step, index_studies
 from vlretrieval.query import parse_query
-from vlretrieval.reports.notes import read_notes
+from vlretrieval.reports.notes import Note, match_notes, read_notes
 from vlretrieval.search import Found, Searcher
 from vlretrieval.store import Store
 
-_COLOURS = {"indexed": "green", "unchanged": "dim", "failed": "red"}
+_COLOURS = {"indexed": "green", "updated": "cyan", "unchanged": "dim", "failed": "red"}
+_SHOWN = 5
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -49,15 +50,28 @@ def index_and_report(
     studies = [study for path in paths for study in find_studies(path, exclude=shut, report=skipped)]
     if not studies:
         raise NoScanError(paths[0] if paths else Path("."), "there are no studies to index.")
-    told = read_notes(notes) if notes else None
+    told = _matched(read_notes(notes), studies, show) if notes else None
     with writing(uri):
         store, encoder = create_archive(uri, segmenter=segmenter, model=model)
         done = index_studies(studies, store, encoder, segmenter, notes=told, tell=tell)
     reading_room().close()
-    counts = ", ".join(f"{done.count(status)} {status}" for status in _COLOURS)
-    print(f"{counts}.{' Interrupted: the same command goes on.' if done.interrupted else ''}")
+    print(f"{_counts(done)}.{' Interrupted: the same command goes on.' if done.interrupted else ''}")
     print(f"Archive: {uri} ({len(store)} studies)")
     return done.exit_code
+
+
+def _matched(notes: Mapping[str, Note], studies: Sequence[Path], show: Console) -> dict[Path, Note]:
+    found, lost = match_notes(notes, studies)
+    if lost:
+        names = ", ".join(lost[:_SHOWN]) + (" ..." if len(lost) > _SHOWN else "")
+        show.print(f"[yellow]notes[/]      {len(lost)} of {len(notes)} are about none of the studies: {escape(names)}")
+    return found
+
+
+def _counts(done: Indexed) -> str:
+    """`updated` where anything was: it takes notes."""
+    counts = {status: done.count(status) for status in _COLOURS}
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count or status != "updated")
 
 
 def search_and_report(
@@ -117,14 +131,20 @@ def _print_hits(found: Found) -> None:
 
 
 def delete_and_report(who: str, archive: str | None) -> int:
-    """Delete a patient's studies and say how many.
+    """Delete a patient's studies and say how many; a deletion that was left halfway is finished first.
 
     Raises:
         MedsegError: no archive, nobody of that name, or several.
     """
     uri = archive_uri(archive)
+    Store.open(uri)  # before the lock, which makes a folder where there is none
     with writing(uri):
         store = Store.open(uri)
+        if finished := store.finish():
+            print(f"Finished: a deletion of {finished} studies that had been left halfway.")
+        if finished and not _called(store, who):
+            print(f"Nothing else is {who!r}. {len(store)} studies are left.")
+            return 0
         removed = store.delete_patient(find_patient(store, who))
     print(f"Deleted: {removed.studies} studies, {removed.organs} vectors of organs. {len(store)} studies are left.")
     return 0
@@ -136,16 +156,21 @@ def find_patient(store: Store, who: str) -> str:
     Raises:
         DataError: nobody, or several.
     """
-    patients, names = store.values("patient"), store.values("name")
-    for pseudonym in (store.pseudonym(who), who):
-        if pseudonym in patients:
-            return pseudonym
-    found = sorted({patient for patient, name in zip(patients, names, strict=True) if name == who})
+    found = _called(store, who)
     if len(found) == 1:
         return found[0]
     if found:
         raise DataError(f"{len(found)} patients have a study {who!r}.", advice=f"Pseudonyms: {', '.join(found)}.")
     raise DataError(f"The archive {store.uri} holds no patient or study {who!r}.")
+
+
+def _called(store: Store, who: str) -> list[str]:
+    """Pseudonyms of those who are named so."""
+    rows = store.rows("patient", "name")
+    for pseudonym in (store.pseudonym(who), who):
+        if any(patient == pseudonym for patient, _ in rows):
+            return [pseudonym]
+    return sorted({patient for patient, name in rows if name == who})
 
 
 def export_and_report(out: Path, archive: str | None) -> int:

@@ -17,7 +17,8 @@ class LearnedEncoder:
     """Vectors of a trained model.
 
     Args:
-        package: the model.
+        package: the model. Its matching head judges pairs where the card says that it was trained (`training.losses`);
+            a card of before losses stood there does not, and what was never trained would judge at random.
     """
 
     def __init__(self, package: RetrievalPackage) -> None:
@@ -25,6 +26,7 @@ class LearnedEncoder:
         self.id, self.fusion = package.id, package.card.fusion
         self.dim, self.features = package.model.embed_dim, package.model.vision_encoder.output_dim
         self.organs, self.judges = package.model.organs, package.model.judges
+        self._matches = "matching" in package.card.training.get("losses", {})
 
     def studies(self, inputs: Sequence[StudyInput]) -> list[Vectors]:
         with torch.inference_mode():
@@ -49,7 +51,9 @@ class LearnedEncoder:
             whole = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
             return self._model.likelihood(text, whole).numpy()
 
-    def match(self, text: str, features: Array) -> Array:
+    def match(self, text: str, features: Array) -> Array | None:
+        if not self._matches:
+            return None
         with torch.inference_mode():
             said = self._model.text_encoder([text]).expand(len(features), -1)
             seen = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))

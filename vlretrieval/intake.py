@@ -76,7 +76,7 @@ def seen_of(result: Segmentation) -> Seen:
     organs = tuple(name for name, row in rows.items() if row.volume_ml >= LEAST_ML)
     entry, regions = build_input(view), find_regions(view, organs)
     return Seen(
-        id=_identity(volume),
+        id=content_id(volume),
         name=volume.name,
         view=view,
         labels=result.labels,
@@ -89,7 +89,7 @@ def seen_of(result: Segmentation) -> Seen:
     )
 
 
-def _identity(volume: Volume) -> str:
+def content_id(volume: Volume) -> str:
     """Of the bytes that were read, or of the voxels where there were none."""
     digest = volume.sha256 or hashlib.sha256(volume.hu.tobytes() + volume.affine.tobytes()).hexdigest()
     return digest[:32]

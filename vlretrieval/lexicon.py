@@ -34,7 +34,7 @@ def stop_words() -> frozenset[str]:
 
 
 def words_of(group: str) -> Mapping[str, list[str]]:
-    """{name: what people call it} of a group: organs, regions, sides, sizes, comparisons, units."""
+    """{name: what people call it} of a group of the file."""
     return _groups()[group]
 
 
@@ -48,9 +48,18 @@ def names_by_word(group: str) -> Mapping[str, str]:
 def pattern(group: str) -> re.Pattern[str]:
     """Finds any word of a group, the longest first; English words as whole words."""
     words = sorted(names_by_word(group), key=len, reverse=True)
-    latin = "|".join(re.escape(word) for word in words if word.isascii())
-    other = "|".join(re.escape(word) for word in words if not word.isascii())
-    return re.compile(rf"(?<![a-z])(?:{latin})(?![a-z])" + (f"|{other}" if other else ""), re.IGNORECASE)
+    return re.compile("|".join(map(_whole, words)), re.IGNORECASE)
+
+
+def _whole(word: str) -> str:
+    """Letters end where the word does, signs anywhere: '>' is found in 'spleen>30', and 'cm' not in 'cmH2O'."""
+    before = "(?<![a-z])" if _is_latin(word[0]) else ""
+    after = "(?![a-z])" if _is_latin(word[-1]) else ""
+    return before + re.escape(word) + after
+
+
+def _is_latin(letter: str) -> bool:
+    return letter.isascii() and letter.isalnum()
 
 
 def title(organ: str) -> str:

@@ -20,8 +20,8 @@ from vlretrieval.store import Ranking, Store
 from vlretrieval.study import Hit, Reason, Study, Vectors
 from vlretrieval.words import DENIED, analyse
 
-DEPTH = 100  # of each leg
-JUDGED = 1000  # nearest studies that are judged sentence by sentence
+DEPTH = 100  # of each leg; as many as are asked for, where that is more
+JUDGED = 1000  # nearest studies that are judged sentence by sentence, or as many as are asked for
 RERANKED = 50
 # Where a package says nothing else.
 FUSION = {"whole": 1.0, "organs": 0.5, "words": 0.5, "facts": 1.0, "sizes": 1.0}
@@ -62,69 +62,70 @@ class Searcher:
             text: English or Chinese.
             k: how many.
             where: one more filter, SQL over the archive's columns.
-            rerank: let the matching head put the first hits in order.
+            rerank: let the matching head put the first fifty hits in order; a note says where it cannot.
 
         Raises:
             ConfigError: a limit on something that the archive does not measure.
         """
         query = parse_query(text, self.store.info)
         asked = _both(query.where(), where)
-        legs = self._legs(query, asked)
+        legs = self._legs(query, asked, max(DEPTH, k))
         ranking = fuse(legs, self.weights, max(k, RERANKED))
         if query.where():
             ranking = _with_rest(ranking, self.store.keys(asked), k)
+        notes: tuple[str, ...] = ()
         if rerank and query.text:
-            ranking = self._rerank(query.text, ranking)
+            ranking, notes = self._rerank(query.text, ranking)
         hits = self._hits(
             ranking, k, lambda study, key: _word_reasons(study, query, legs, key, judged=self.encoder.judges)
         )
-        return Found(tuple(hits), query, _notes(hits, query))
+        return Found(tuple(hits), query, notes + _notes(hits, query))
 
-    def _legs(self, query: Query, where: str | None) -> dict[str, Ranking]:
+    def _legs(self, query: Query, where: str | None, depth: int) -> dict[str, Ranking]:
         if not query.text:
             return {}
-        legs = {"words": self.store.by_words(query.text, DEPTH, where)}
+        legs = {"words": self.store.by_words(query.text, depth, where)}
         if query.facts:
-            legs["facts"] = self.store.by_facts(fact_terms(query.facts), DEPTH, where)
+            legs["facts"] = self.store.by_facts(fact_terms(query.facts), depth, where)
         if query.sizes:
-            legs["sizes"] = _best_of([self._by_size(names, size, where) for names, size in query.sizes])
+            legs["sizes"] = _best_of([self._by_size(names, size, where, depth) for names, size in query.sizes])
         vector = self.encoder.words(query.text)
-        return legs if vector is None else legs | self._vector_legs(query, vector, where)
+        return legs if vector is None else legs | self._vector_legs(query, vector, where, depth)
 
-    def _by_size(self, organs: Sequence[str], size: str, where: str | None) -> Ranking:
+    def _by_size(self, organs: Sequence[str], size: str, where: str | None, depth: int) -> Ranking:
         """Studies by the volume of an organ, among those of this archive that show it."""
-        found = [self.store.by_measure(f"{organ}_ml", DEPTH, where, largest=size == "large") for organ in organs]
+        found = [self.store.by_measure(f"{organ}_ml", depth, where, largest=size == "large") for organ in organs]
         return _best_of([Ranking(ranking.keys, scaled(ranking.scores)) for ranking in found])
 
-    def _vector_legs(self, query: Query, vector: Array, where: str | None) -> dict[str, Ranking]:
-        legs = {"whole": self._likeliest(query.text, self.store.nearest(vector, JUDGED, where))}
+    def _vector_legs(self, query: Query, vector: Array, where: str | None, depth: int) -> dict[str, Ranking]:
+        near = self.store.nearest(vector, max(JUDGED, depth), where)
+        legs = {"whole": self._likeliest(query.text, near, depth)}
         organs = [name for names in query.organs for name in names if name in self.encoder.organs]
         if organs:
-            found = [self.store.nearest(vector, DEPTH, where, organ=name) for name in organs]
+            found = [self.store.nearest(vector, depth, where, organ=name) for name in organs]
             legs["organs"] = _best_of(found)
         return legs
 
-    def _likeliest(self, text: str, near: Ranking) -> Ranking:
+    def _likeliest(self, text: str, near: Ranking, depth: int) -> Ranking:
         """Of the studies near a text as a whole those of which its sentences are most likely true, one by one."""
         judged = self.encoder.judges and len(near)
         scores = self.encoder.likelihood(text, self.store.wholes(near.keys)) if judged else None
         if scores is None:
-            return Ranking(near.keys[:DEPTH], near.scores[:DEPTH])
-        order = np.lexsort((near.keys, -scores))[:DEPTH]
+            return Ranking(near.keys[:depth], near.scores[:depth])
+        order = np.lexsort((near.keys, -scores))[:depth]
         return Ranking(near.keys[order], scores[order].astype(np.float64))
 
-    def _rerank(self, text: str, ranking: Ranking) -> Ranking:
+    def _rerank(self, text: str, ranking: Ranking) -> tuple[Ranking, tuple[str, ...]]:
+        """The first hits as the matching head puts them, the others behind; a note where there is no trained head."""
         features = self.store.features(ranking.keys[:RERANKED].tolist())
-        if not features:
-            return ranking
-        keys = np.array([key for key in ranking.keys[:RERANKED].tolist() if key in features], dtype=np.int64)
-        match = self.encoder.match(text, np.stack([features[int(key)] for key in keys]))
+        first = np.flatnonzero(np.isin(ranking.keys[:RERANKED], list(features)))
+        keys = ranking.keys[first]
+        match = self.encoder.match(text, np.array([features[key] for key in keys.tolist()])) if features else None
         if match is None:
-            return ranking
-        weight = self.weights.get("matching", 0.5)
-        scores = scaled(ranking.scores[: len(keys)]) + weight * scaled(match)
+            return ranking, (_unjudged(self.encoder.id),) if len(ranking) else ()
+        scores = scaled(ranking.scores[first]) + self.weights.get("matching", 0.5) * scaled(match)
         order = np.lexsort((keys, -scores))
-        return Ranking(keys[order], scores[order])
+        return _followed(Ranking(keys[order], scores[order]), ranking.keys[RERANKED:]), ()
 
     def like(
         self,
@@ -192,10 +193,14 @@ def _both(first: str | None, second: str | None) -> str | None:
     return " AND ".join(f"({clause})" for clause in clauses) or None
 
 
+def _followed(first: Ranking, rest: Array) -> Ranking:
+    """Others behind a ranking. What they scored was on another scale: they have 0, the least that a first one has."""
+    return Ranking(np.concatenate([first.keys, rest]), np.concatenate([first.scores, np.zeros(len(rest))]))
+
+
 def _with_rest(ranking: Ranking, passing: Array, k: int) -> Ranking:
     """Behind the studies that words found, the others that pass what was asked for."""
-    rest = passing[~np.isin(passing, ranking.keys)][: max(0, k - len(ranking))]
-    return Ranking(np.concatenate([ranking.keys, rest]), np.concatenate([ranking.scores, np.zeros(len(rest))]))
+    return _followed(ranking, passing[~np.isin(passing, ranking.keys)][: max(0, k - len(ranking))])
 
 
 def _best_of(rankings: Sequence[Ranking]) -> Ranking:
@@ -267,6 +272,10 @@ def _like_reasons(study: Study, regions: Sequence[str], organ: str) -> list[Reas
     return reasons + ([_organ_reason(study, organ)] if organ else [])
 
 
+def _unjudged(encoder: str) -> str:
+    return f"Not re-ranked: {encoder} has no matching head, or its card does not say that it was trained."
+
+
 def _notes(hits: Sequence[Hit], query: Query) -> tuple[str, ...]:
     unknown = ", ".join(title(organ) for organ in query.unknown)
     notes = (f"The archive's segmenter does not know: {unknown}. Only words were looked for.",) if unknown else ()
@@ -277,5 +286,6 @@ def _nothing(query: Query) -> tuple[str, ...]:
     asked = [str(condition) for condition in query.filters]
     asked += [" or ".join(title(name) for name in names) for names in query.organs]
     asked += [f"no {' or '.join(title(name) for name in names)}" for names in query.absent]
-    asked += [words_of("regions")[region][0] for region in query.regions]
+    asked += [" or ".join(words_of("regions")[region][0] for region in regions) for regions in query.parts]
+    asked += [f"no {words_of('regions')[region][0]}" for region in query.absent_parts]
     return (f"No study passes: {'; '.join(asked)}.",) if asked else ("Nothing was found.",)

@@ -12,6 +12,7 @@ from app.catalogue import models
 from app.desk import batches, is_local
 from app.downloads import EXPORTS
 from app.open import open_result
+from app.paths import path_of
 from app.studies import Refused
 from app.text import say, told
 from app.widgets.models import title_of
@@ -61,7 +62,7 @@ def _show_earlier() -> None:
     with st.expander(say("jobs.open_earlier")):
         text = st.text_input(say("jobs.earlier"), key="batch-earlier").strip()
         if text:
-            view = batches().view(Path(text).expanduser().resolve())
+            view = batches().view(path_of(text).resolve())
             if view is None:
                 st.info(say("jobs.none"), icon=":material/info:")
             else:
@@ -124,7 +125,14 @@ def _show_row(row: BatchRow, out: Path, key: str) -> None:
     state.markdown(say(f"jobs.row.{row.state}", seconds=row.seconds))
     help_text = say("jobs.open", study=row.study)
     if link.button(say("jobs.open.short"), key=f"open-{key}-{row.study}", help=help_text, type="tertiary"):
+        _open(row, out)
+
+
+def _open(row: BatchRow, out: Path) -> None:
+    try:
         open_result(row.path, out / row.study, row.model, row.series)
+    except Refused as refused:
+        show_problem(refused.problem)
 
 
 main()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from html import escape
-from pathlib import Path
 
 import streamlit as st
 
-from app.catalogue import Model, models, own_shelf, put_on_shelf
+from app.catalogue import Model, models, own_shelf
 from app.desk import desk, is_local, visitor
+from app.paths import path_of
 from app.studies import Refused
 from app.text import card_words, name_of, say
 from app.widgets.models import words_of
@@ -21,7 +21,6 @@ _POLL_S = 0.5
 
 def main() -> None:
     """All models as cards, and the import below them."""
-    put_on_shelf(own_shelf())
     st.title(say("models.title"), anchor=False)
     st.markdown(say("models.lead"))
     try:
@@ -104,11 +103,18 @@ def _show_import() -> None:
         name = right.text_input(say("models.import.name"), key="import-name").strip()
         asked = st.form_submit_button(say("models.import.go"), key="import-go")
     if asked and path and name:
-        st.session_state["import"] = desk().imports.start(visitor(), Path(path).expanduser(), own_shelf(), name)
+        _import(path, name)
     if "import" in st.session_state:
         _watch(st.session_state["import"])
     if imported := st.session_state.pop("imported", None):
         st.success(say("models.import.done", name=plain(imported)))
+
+
+def _import(path: str, name: str) -> None:
+    try:
+        st.session_state["import"] = desk().imports.start(visitor(), path_of(path), own_shelf(), name)
+    except Refused as refused:
+        show_problem(refused.problem)
 
 
 @st.fragment(run_every=_POLL_S)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import streamlit as st
 
 from app.archives import AnswerView, is_archive, own_archive
 from app.catalogue import models
 from app.desk import archives, visitor
-from app.studies import Refused
+from app.paths import path_of
+from app.studies import Problem, Refused
 from app.text import say
 from app.widgets.models import title_of
 from app.widgets.problems import plain, show_problem
@@ -53,9 +54,17 @@ def _in_one_line(archive: Path, facts: dict[str, Any]) -> str:
 def _name_another() -> None:
     with st.form("archive-form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input(say("archive.folder"), key="archive-name", placeholder=_shown(own_archive())).strip()
-        if st.form_submit_button(say("archive.open"), key="archive-open") and text:
-            st.session_state["archive"] = str(Path(text).expanduser())
-            st.rerun()
+        asked = st.form_submit_button(say("archive.open"), key="archive-open")
+    if not asked or not text:
+        return
+    try:
+        archive = path_of(text)
+        is_archive(archive)  # one that cannot be asked is not kept: every later visit would ask it
+    except Refused as refused:
+        show_problem(refused.problem)
+        return
+    st.session_state["archive"] = str(archive)
+    st.rerun()
 
 
 def _ask_to_index(archive: Path) -> None:
@@ -73,7 +82,7 @@ def _ask_to_index(archive: Path) -> None:
     if not asked or not source:
         return
     try:
-        archives().index(visitor(), Path(source).expanduser(), archive, str(segmenter))
+        archives().index(visitor(), Path(source), archive, str(segmenter))
     except Refused as refused:
         show_problem(refused.problem)
 
@@ -125,24 +134,38 @@ def archive_facts(archive: Path) -> dict[str, Any] | None:
     Returns:
         None where there is no archive.
     """
-    if not is_archive(archive):
-        return None
-    asked = st.session_state.get("about")
-    if asked is None or asked[0] != str(archive):
-        asked = st.session_state["about"] = (str(archive), archives().about(visitor(), archive))
-    now = archives().view(visitor(), asked[1])
+    try:
+        if not is_archive(archive):
+            return None
+        number = _asked_about(archive)
+    except Refused as refused:
+        _stop_at(refused.problem)
+    now = archives().view(visitor(), number)
     if now.state in ("queued", "running"):
-        _wait_for(asked[1])
+        _wait_for(number)
         st.stop()
     if now.problem is not None:
-        show_problem(now.problem)
         st.session_state.pop("about")
-        _name_another()
-        st.stop()
+        _stop_at(now.problem)
     if now.facts is None:
         st.session_state.pop("about")
         st.rerun()
     return dict(now.facts)
+
+
+def _asked_about(archive: Path) -> str:
+    """The number of the answer to what the archive holds."""
+    asked = st.session_state.get("about")
+    if asked is None or asked[0] != str(archive):
+        asked = st.session_state["about"] = (str(archive), archives().about(visitor(), archive))
+    return str(asked[1])
+
+
+def _stop_at(problem: Problem) -> NoReturn:
+    """This archive cannot be searched: say why, and offer another."""
+    show_problem(problem)
+    _name_another()
+    st.stop()
 
 
 @st.fragment(run_every=_POLL_S)

@@ -100,7 +100,7 @@ def _ask_path() -> str | None:
         text = st.text_input(say("intake.path"), placeholder=say("intake.path.placeholder"), key="path").strip()
         st.caption(say("intake.path.help"))
         opened = st.form_submit_button(say("intake.path.open"), key="open-path")
-    return desk().take_path(Path(text).expanduser(), visitor()) if opened and text else None
+    return desk().take_path(Path(text), visitor()) if opened and text else None
 
 
 def _show_own() -> str | None:

@@ -23,7 +23,7 @@ class Filters:
 
     def clauses(self) -> list[str]:
         """In the words that an archive understands."""
-        regions = " ".join(words_of("regions")[region][0] for region in self.regions)
+        regions = " or ".join(words_of("regions")[region][0] for region in self.regions)
         organ = title(self.organ) if self.organ else ""
         limits = [f"{organ} ≥ {self.least_ml:g} ml"] if organ and self.least_ml is not None else []
         limits += [f"{organ} ≤ {self.most_ml:g} ml"] if organ and self.most_ml is not None else []

@@ -45,7 +45,7 @@ def watch_run(study: str, number: int, *, preview: bool) -> None:
             st.progress(run.fraction, text=where(run))
             st.caption(say("run.preview") if preview else say("run.leave"))
         with right.container(horizontal_alignment="right"):
-            st.button(say("run.cancel"), key="cancel", on_click=desk().cancel, args=(study, visitor()))
+            st.button(say("run.cancel"), key="cancel", on_click=desk().cancel, args=(study, visitor(), number))
 
 
 def where(run: RunView) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 import streamlit as st
 
 from app.desk import desk, visitor
+from app.paths import path_of
 from app.results import Result
-from app.studies import RunView
+from app.studies import Refused, RunView
 from app.text import name_of, say
 from app.widgets.problems import plain, show_problem
 
@@ -34,14 +35,17 @@ def show_training(study: str, run: RunView, result: Result) -> None:
         folder = st.text_input(say("training.folder"), default, key="training-folder")
         key = f"training-asked-{study}-{run.number}"
         if st.button(say("training.go"), disabled=not seen or not folder.strip(), key="training-go"):
-            st.session_state[key] = (folder, tuple(seen))
+            try:
+                st.session_state[key] = (path_of(folder), tuple(seen))
+            except Refused as refusal:
+                show_problem(refusal.problem)
         if key in st.session_state:
             _watch(study, run.number, *st.session_state[key])
 
 
 @st.fragment(run_every=_POLL_S)
-def _watch(study: str, number: int, folder: str, organs: tuple[str, ...]) -> None:
-    task = desk().errands.training_case(study, visitor(), number, Path(folder).expanduser(), organs)
+def _watch(study: str, number: int, folder: Path, organs: tuple[str, ...]) -> None:
+    task = desk().errands.training_case(study, visitor(), number, folder, organs)
     if task.state == "done":
         made = json.loads((task.folder / "case.json").read_text("utf-8"))
         st.success(say("training.done", case=made["case"], folder=plain(made["folder"])))

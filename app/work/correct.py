@@ -16,12 +16,14 @@ from medseg.errors import DataError
 from medseg.imaging import Volume
 from medseg.imaging.emit import emit_json
 from medseg.imaging.nifti import write_label_map, write_scan
-from medseg.imaging.volume import Array, restore_orientation
+from medseg.imaging.volume import Array, Finding, restore_orientation
 from medseg.jobs.request import JobRequest
+from medseg.labels import LabelTable
 from medseg.preprocess.restore import LabelMap
 from medseg.results.load import load_result
 from medseg.results.measure import measure
 from medseg.results.segmentation import Segmentation
+from medseg.results.verdict import WHY_EMPTY, verdict_of, why_empty
 from medseg.runtime.lock import locked
 from medseg.runtime.progress import Progress, ProgressCallback
 from medseg.runtime.provenance import now
@@ -59,7 +61,21 @@ def corrected(before: Segmentation, mask: Array, version: int, organs: list[str]
     )
     earlier = before.run.get("corrected", {}).get("organs", [])
     facts = {"version": version, "organs": sorted({*organs, *earlier}), "at": now()}
-    return replace(before, mask=mask, measurements=rows, run=before.run | {"corrected": facts})
+    run = before.run | {"corrected": facts, "verdict": verdict_of(mask)}
+    findings = still_true(before.findings, mask, before.labels)
+    return replace(before, mask=mask, measurements=rows, findings=findings, run=run)
+
+
+def still_true(said: tuple[Finding, ...], mask: Array, labels: LabelTable) -> tuple[Finding, ...]:
+    """What was said, without what a corrected mask contradicts; and why it is empty, where it is now."""
+    there = tuple(f"{label.title}: " for label in labels if (mask == label.value).any())
+    wrong = WHY_EMPTY if there else ()
+    kept = tuple(
+        finding
+        for finding in said
+        if finding.code not in wrong and not (finding.code == "organ_not_found" and finding.message.startswith(there))
+    )
+    return (*kept, *why_empty(mask, labels, kept))
 
 
 def hand_to_training(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:

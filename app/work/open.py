@@ -18,7 +18,7 @@ def lay_out(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     """Copy the result `extra["result"]` into `request.out` and add what the page shows.
 
     Raises:
-        DataError: it is not complete, or lies on another grid than the scan.
+        DataError: it is not complete, or is the result of another scan.
     """
     progress(Progress("read", 0.1, "Reading the scan"))
     folder = Path(request.extra["result"])

@@ -11,7 +11,7 @@ import numpy as np
 
 import medseg
 from app.scans import MASK, PAGE
-from app.work.reading import read
+from app.work.reading import check_unchanged, read
 from medseg.imaging import Volume
 from medseg.imaging.emit import emit_json
 from medseg.imaging.volume import Array, reorient
@@ -31,12 +31,16 @@ def segment(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     Args:
         request: the study; `out` exists and is empty.
         progress: told about every step; raises where the visitor cancels.
+
+    Raises:
+        ScanChangedError: the scan is not the one that was opened.
     """
     report = partial(_most, progress)
     source = _previewed(request, report) or request.source
     result = medseg.segment(
         source, model=request.model, series=request.series, progress=report, options=request.options
     )
+    check_unchanged(request, result.volume)
     progress(Progress("save", 0.93, ""))
     result.save(request.out)
     progress(Progress("show", 0.97, ""))

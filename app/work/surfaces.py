@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from app.drafts import sizes_of
 from app.scans import MASK, Scan, read_scan
 from app.work.segment import SHOWN
 from medseg.exports.surface import Surface, surface_of
@@ -26,7 +27,8 @@ _MAGIC, _HAS_FACES_AND_POINTS = 23117, 3
 def surfaces(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
     """Write VALUE.mz3 for every organ of the result `extra["result"]`, or bone.mz3 where none is named.
 
-    They are drawn on a grid of some two millimetres: for the eye, not for a printer.
+    They are drawn on a grid of some two millimetres: for the eye, not for a printer. An organ that this grid misses
+    has a surface without triangles: the viewer waits for every organ that the result holds.
     """
     scan = read_scan(Path(request.extra["scan"]))
     assert scan is not None
@@ -36,10 +38,10 @@ def surfaces(request: JobRequest, progress: ProgressCallback) -> dict[str, Any]:
         return {}
     mask = np.load(Path(folder) / SHOWN / MASK, mmap_mode="r")
     small, geometry = _coarse(mask, scan, COARSE_MM)
-    values = np.flatnonzero(np.bincount(small.ravel()))[1:].tolist()
+    values = sorted(sizes_of(mask))
     for number, value in enumerate(values):
         progress(Progress("show", number / len(values), ""))
-        (request.out / f"{value}.mz3").write_bytes(mz3(surface_of(small == value, geometry)))
+        (request.out / f"{value}.mz3").write_bytes(mz3(_surface(small == value, geometry)))
     return {}
 
 
@@ -58,10 +60,14 @@ def bone_surface(scan: Scan) -> Surface:
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     large = sizes * geometry.voxel_ml >= MIN_BONE_ML
     large[0] = False
-    bone = large[parts]
-    if not bone.any():
+    return _surface(large[parts], geometry)
+
+
+def _surface(part: Array, geometry: Geometry) -> Surface:
+    """Of a part that may be empty."""
+    if not part.any():
         return Surface(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32))
-    return surface_of(bone, geometry)
+    return surface_of(part, geometry)
 
 
 def mz3(surface: Surface) -> bytes:

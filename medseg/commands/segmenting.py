@@ -35,7 +35,8 @@ def segment(
     and .json, preview.png and run.json, and a manifest of all studies beside them.
     Finished and unchanged studies are not computed again.
 
-    Exit codes: 0 all fine, 3 some studies failed, 1 all failed or nothing to do.
+    Exit codes: 0 all fine, 3 some studies failed, 1 all failed, 130 interrupted. Where nothing could be started:
+    64 a setting, 65 no study found, 66 the model, 74 OUT.
 
     Args:
         paths: NIfTI, NRRD or MHA files, DICOM folders, zips of one, or folders of studies.

@@ -7,6 +7,7 @@ of the scan is referred to, and each frame lies where its slice lies. What is wr
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,17 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from medseg.errors import OutputError
 from medseg.exports.codes import Coded, code_of
-from medseg.exports.identity import MANUFACTURER, NOTICE, Maker, found, series_number, settled, uid_for
+from medseg.exports.identity import (
+    MANUFACTURER,
+    NOTICE,
+    UTF_8,
+    Maker,
+    found,
+    long_string,
+    series_number,
+    settled,
+    uid_for,
+)
 from medseg.exports.libraries import highdicom_library
 from medseg.imaging.dicom_source import SourceSlices
 from medseg.imaging.emit import emit
@@ -40,7 +51,7 @@ def write_dicom_seg(path: Path, result: Segmentation, source: SourceSlices, kind
         kind: encoding of the frames.
 
     Raises:
-        DataError: nothing was segmented, or the scan has no frame of reference.
+        DataError: nothing was segmented, or the scan's slices name no study or frame of reference.
         OutputError: it could not be written, or reads back differently.
         ConfigError: highdicom is not installed.
     """
@@ -72,11 +83,21 @@ def _build(result: Segmentation, source: SourceSlices, labels: list[Label], kind
             content_label="MEDSEG",
             content_description=NOTICE,
             series_description=maker.title,
+            specific_character_set=UTF_8,
             transfer_syntax_uid=RLELossless if kind == "LABELMAP" else ExplicitVRLittleEndian,
         )
     for item, label in zip(_segments(dataset), labels, strict=True):
         _add_side(item, label)
+    _decode_items(dataset)
     return dataset  # type: ignore[no-any-return]
+
+
+def _decode_items(dataset: Dataset) -> None:
+    """Turn what was copied from the scan into text: until looked at, it is bytes in the scan's own character set."""
+    for element in dataset:
+        if element.VR == "SQ" and element.keyword != "PerFrameFunctionalGroupsSequence":
+            for item in element.value:
+                deque(item.iterall(), maxlen=0)
 
 
 def _segments(dataset: Dataset) -> list[Dataset]:
@@ -102,7 +123,7 @@ def _describe(number: int, label: Label, maker: Maker) -> Any:
     )
     return highdicom.seg.SegmentDescription(
         segment_number=number,
-        segment_label=label.title[:64],
+        segment_label=long_string(label.title),
         segmented_property_category=_coded(code.category),
         segmented_property_type=_coded(code.type),
         algorithm_type="SEMIAUTOMATIC" if maker.by_hand else "AUTOMATIC",
@@ -129,7 +150,7 @@ def _add_side(item: Dataset, label: Label) -> None:
 
 def _check(path: Path, result: Segmentation, labels: list[Label], source: SourceSlices, temporary: Path) -> None:
     back = read_seg(temporary, result.volume.geometry, series=str(source.first.SeriesInstanceUID))
-    names = [label.title[:64] for label in labels]
+    names = [long_string(label.title) for label in labels]
     same = [structure.name for structure in back.structures if structure.number > 0] == names and all(
         np.array_equal(structure.mask, result.mask == label.value)
         for structure, label in zip((s for s in back.structures if s.number > 0), labels, strict=True)

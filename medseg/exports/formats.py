@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from medseg.errors import ConfigError, DataError, GeometryError, MedsegError
+from medseg.exports.libraries import LIBRARIES
 from medseg.exports.words import Language
 from medseg.imaging.dicom_source import SourceSlices, read_source
 from medseg.imaging.volume import Finding
@@ -112,12 +113,15 @@ def parse_formats(text: str) -> tuple[str, ...]:
     """'nifti,dicom-seg' -> the formats that are written on top of a result, each once, in the order of `FORMATS`.
 
     Raises:
-        ConfigError: a name that is no format.
+        ConfigError: a name that is no format, or one whose library is not installed: told before anything is computed.
     """
     asked = [part for part in re.split(r"[,\s]+", text.strip().lower()) if part]
     known = (*WRITTEN_ANYWAY, *FORMATS)
     if wrong := [part for part in asked if part not in known]:
         raise ConfigError(f"{wrong[0]!r} is no format.", advice=f"There are: {', '.join(known)}.")
+    for name in asked:
+        if name in LIBRARIES:
+            LIBRARIES[name]()
     return tuple(name for name in FORMATS if name in asked)
 
 
@@ -142,11 +146,19 @@ def export(order: Order, formats: Sequence[str], folder: Path) -> tuple[Finding,
     return tuple(found)
 
 
-def order_for(result: Segmentation, source: Path | None, language: Language = "en") -> Order:
-    """An order with the card of the result's model, where that very version is installed."""
-    model = result.run.get("model", {})
+def order_for(result: Segmentation, source: Path | None, language: Language = "en", *, model: str = "") -> Order:
+    """An order with the card of the model that made the result, where that very package is at hand.
+
+    Args:
+        result: what to export.
+        source: where its scan came from.
+        language: of reports.
+        model: name or folder of the package; if not given, its name and version are looked up among those installed.
+    """
+    made_by = result.run.get("model", {})
     try:
-        card = load_model(str(model.get("name", ""))).card
+        package = load_model(model or f"{made_by.get('name')}@{made_by.get('version')}")
     except MedsegError:
         return Order(result, source, None, language)
-    return Order(result, source, card if card.version == model.get("version") else None, language)
+    # Another package of that name and version has other limits and ranges.
+    return Order(result, source, package.card if package.sha256 == made_by.get("sha256") else None, language)

@@ -14,12 +14,23 @@ from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import validate_value
 
 from medseg.errors import DataError
+from medseg.imaging.naming import printable
 from medseg.labels import Label
 from medseg.results.segmentation import Segmentation
 from medseg.runtime.provenance import versions
 
 MANUFACTURER = "medseg"
 NOTICE = "Research use only. Not a medical device."
+UTF_8 = "ISO_IR 192"
+"""Character set of every object: the scan's own may lack the letters of the organs' names."""
+# What ties an object to the scan.
+_NEEDED = {
+    "StudyInstanceUID": "study",
+    "SeriesInstanceUID": "series",
+    "FrameOfReferenceUID": "frame of reference",
+    "SOPClassUID": "SOP class",
+    "SOPInstanceUID": "SOP instance",
+}
 # Of patient and study, what every object of the study repeats; empty where the slices do not say it.
 _STUDY = (
     "PatientID",
@@ -79,10 +90,11 @@ def settled(headers: Sequence[Dataset]) -> list[Dataset]:
     """Copies of the slices' headers in which nothing that an object must repeat is missing.
 
     Raises:
-        DataError: the slices name no frame of reference: nothing can be tied to them.
+        DataError: a slice names no study, series, frame of reference or instance: nothing can be tied to it.
     """
-    if not headers[0].get("FrameOfReferenceUID"):
-        raise DataError("The scan's slices name no frame of reference, which every derived DICOM object needs.")
+    for keyword, words in _NEEDED.items():
+        if not all(header.get(keyword) for header in headers):
+            raise DataError(f"The scan's slices name no {words} ({keyword}), which every derived DICOM object needs.")
     done = []
     for header in headers:
         whole = copy.copy(header)
@@ -103,6 +115,11 @@ def _is_valid(header: Dataset, keyword: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def long_string(text: str) -> str:
+    """A name as a DICOM text of at most 64 characters: a backslash would part it in two."""
+    return printable(text[:64]).replace("\\", "_").strip()
 
 
 def uid_for(result: Segmentation, kind: str, part: str) -> UID:

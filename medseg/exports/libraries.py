@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,6 +53,16 @@ def pdf_library() -> Any:
     return SimpleNamespace(
         platypus=platypus, pagesizes=pagesizes, styles=styles, pdfmetrics=pdfmetrics, ttfonts=ttfonts
     )
+
+
+LIBRARIES: dict[str, Callable[[], Any]] = {
+    "dicom-seg": highdicom_library,
+    "dicom-seg-labelmap": highdicom_library,
+    "stl": marching_cubes_library,
+    "glb": marching_cubes_library,
+    "report-pdf": pdf_library,
+}
+"""Format -> what brings the library that it needs; the others need none."""
 
 
 def _missing(name: str) -> ConfigError:

@@ -20,7 +20,17 @@ from pydicom.uid import ExplicitVRLittleEndian
 from medseg.errors import OutputError
 from medseg.exports.codes import Coded, code_of
 from medseg.exports.contours import Polygon, polygons
-from medseg.exports.identity import MANUFACTURER, NOTICE, Maker, found, series_number, settled, uid_for
+from medseg.exports.identity import (
+    MANUFACTURER,
+    NOTICE,
+    UTF_8,
+    Maker,
+    found,
+    long_string,
+    series_number,
+    settled,
+    uid_for,
+)
 from medseg.imaging.dicom_source import SourceSlices
 from medseg.imaging.emit import emit
 from medseg.imaging.rtstruct import RT_STRUCTURE_SET, read_rtstruct
@@ -42,8 +52,8 @@ def write_rtstruct(path: Path, result: Segmentation, source: SourceSlices) -> Pa
         source: headers of the scan's slices.
 
     Raises:
-        DataError: nothing was segmented, or the scan has no frame of reference.
-        OutputError: it could not be written, or its contours do not enclose the mask's voxels.
+        DataError: nothing was segmented, or the scan's slices name no study or frame of reference.
+        OutputError: it could not be written, or its names or contours read back differently from the mask's.
     """
     labels, headers = found(result), settled(source.headers)
     dataset = _frame(result, headers)
@@ -63,7 +73,7 @@ def _frame(result: Segmentation, headers: Sequence[Dataset]) -> FileDataset:
     meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = RT_STRUCTURE_SET, ExplicitVRLittleEndian
     meta.MediaStorageSOPInstanceUID = uid_for(result, "RTSTRUCT", "instance")
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SpecificCharacterSet = first.get("SpecificCharacterSet", "ISO_IR 192")
+    dataset.SpecificCharacterSet = UTF_8
     dataset.SOPClassUID, dataset.SOPInstanceUID = RT_STRUCTURE_SET, meta.MediaStorageSOPInstanceUID
     _repeat_study(dataset, first)
     dataset.Modality, dataset.Manufacturer = "RTSTRUCT", MANUFACTURER
@@ -118,8 +128,8 @@ def _roi(number: int, label: Label, frame: str, maker: Maker) -> Dataset:
     return _item(
         ROINumber=number,
         ReferencedFrameOfReferenceUID=frame,
-        ROIName=label.name[:64],
-        ROIDescription=label.title[:64],
+        ROIName=long_string(label.name),
+        ROIDescription=long_string(label.title),
         ROIGenerationAlgorithm="SEMIAUTOMATIC" if maker.by_hand else "AUTOMATIC",
         ROIGenerationDescription=maker.title,
     )
@@ -179,5 +189,7 @@ def _code(code: Coded) -> Dataset:
 def _check(path: Path, result: Segmentation, labels: list[Label], source: SourceSlices, temporary: Path) -> None:
     back = read_rtstruct(temporary, result.volume.geometry, series=str(source.first.SeriesInstanceUID))
     for structure, label in zip(back.structures, labels, strict=True):
+        if structure.name != long_string(label.name):
+            raise OutputError(f"{path}: {label.name} read back as {structure.name}.")
         if not np.array_equal(structure.mask, result.mask == label.value):
             raise OutputError(f"{path}: the contours of {label.name} do not enclose its voxels.")

@@ -108,8 +108,8 @@ def emit_bytes(path: Path, content: bytes) -> Path:
 
 
 def emit_text(path: Path, text: str) -> Path:
-    """Write text as UTF-8, verified by reading back."""
-    return emit_bytes(path, text.encode("utf-8"))
+    """Write text as UTF-8, verified by reading back; what UTF-8 cannot hold is escaped."""
+    return emit_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def emit_json(path: Path, value: Any) -> Path:

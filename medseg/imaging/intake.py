@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from itertools import islice
 from pathlib import Path
 
 from medseg.errors import InputError, NoScanError, TruncatedFileError, UnknownFormatError
 from medseg.imaging.acceptance import NOTHING, Acceptance
 from medseg.imaging.nifti import read_nifti
+from medseg.imaging.scan_files import companions, own_files, stamp
 from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
 from medseg.imaging.volume import Volume
+
+_WATCHED = 50_000  # of a folder; with more of them it is refused, see `dicom`
 
 
 def read_here(path: Path, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
@@ -29,14 +32,10 @@ def read_here(path: Path, series: str | None = None, accept: Acceptance = NOTHIN
         raise InputError(path, f"cannot be read ({error.strerror or error}).", advice="Check the path.") from error
 
 
-def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of what is read: a copy that is still under way changes them."""
-    if not path.is_dir():
-        found = [path] if path.exists() else []
-    else:
-        found = [Path(entry.path) for entry in os.scandir(path) if entry.is_file()]
-    states = ((entry.name, entry.stat()) for entry in found)
-    return tuple(sorted((name, about.st_size, about.st_mtime_ns) for name, about in states))
+def _state(path: Path) -> list[tuple[Path, str]]:
+    """Names, sizes and times of all that is read: a copy that is still under way changes them."""
+    files = (*islice(own_files(path), _WATCHED), *companions(path))
+    return sorted((file, stamp(file)) for file in files)
 
 
 def _read(path: Path, series: str | None, accept: Acceptance) -> Volume:

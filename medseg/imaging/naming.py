@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from medseg.errors import showable
+
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".zip", ".gz")
 
 
 def scan_name(path: Path) -> str:
-    """`path`'s last part without the extension of a scan; a folder keeps its dots."""
-    name = path.name or path.resolve().name or "scan"
+    """`path`'s last part without the extension of a scan, as text; a folder keeps its dots."""
+    name = showable(path.name or path.resolve().name or "scan")
     if path.is_dir():
         return name
     for extension in EXTENSIONS:

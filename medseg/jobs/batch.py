@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from medseg.errors import Cancelled, ConfigError, NoScanError, WorkerError
+from medseg.errors import Cancelled, ConfigError, NoScanError, OutputError, WorkerError, showable
 from medseg.imaging.emit import sha256_file
 from medseg.jobs.folders import is_result, publish, set_aside, sweep
 from medseg.jobs.lock import folder_lock
@@ -68,7 +68,7 @@ def run_batch(
         NoScanError: there are no studies.
         ConfigError: `workers` is less than one, or `out` lies inside a study.
         ModelError: the model cannot be used.
-        OutputError: `out` cannot be written, its manifest is damaged, or another batch is using it.
+        OutputError: `out` cannot be written or is no UTF-8, its manifest is damaged, or another batch is using it.
     """
     options = options or Options()
     unique = _different(studies)
@@ -100,6 +100,8 @@ def _check(studies: Sequence[Path], out: Path, workers: int) -> None:
         raise NoScanError(out, "there are no studies to segment.")
     if workers < 1:
         raise ConfigError(f"workers is {workers}.", advice="At least one has to work.")
+    if showable(str(out)) != str(out):  # SimpleITK, which reads every mask back, ends the process over such a path
+        raise OutputError(f"{out} is no UTF-8: masks cannot be verified there.", advice="Choose another output folder.")
     for study in studies:
         if study.is_dir() and out.resolve().is_relative_to(study.resolve()):
             raise ConfigError(f"{out} lies inside the study {study}.", advice="Choose another output folder.")
@@ -140,8 +142,11 @@ def _plan(studies: Sequence[Path], manifest: Manifest, task: ManifestRow) -> lis
 def _known_names(studies: Sequence[Path], rows: Sequence[ManifestRow], manifest: Manifest) -> dict[Path, str]:
     """Names of the studies that had one before; one that was moved since keeps it."""
     names = {identity(Path(row.path)): row.study for row in manifest}
-    moved = {row.fingerprint: row.study for row in manifest if not Path(row.path).exists()}
     known = {path: names[identity(path)] for path in studies if identity(path) in names}
+    # A path that is no UTF-8 stands escaped in its row: it seems to be gone, though its study may be among these.
+    held = set(known.values())
+    gone = (row for row in manifest if row.study not in held and not Path(row.path).exists())
+    moved = {row.fingerprint: row.study for row in gone}
     for path, row in zip(studies, rows, strict=True):
         if path not in known and row.fingerprint in moved:
             known[path] = moved.pop(row.fingerprint)
@@ -242,9 +247,17 @@ class _Batch:
         """Put the result on record before it appears, so that a kill between the two loses nothing."""
         verdict = str(outcome.result.get("verdict", ""))
         row = replace(task.row, seconds=outcome.seconds, findings=tuple(outcome.result.get("findings", ())))
-        row = replace(row, verdict=verdict)
         files, mask = inventory(part), sha256_file(part / MASK)
-        self.manifest.put([replace(row, files=files, mask_sha256=mask, part=part.name)])
+        row = replace(row, verdict=verdict, files=files, mask_sha256=mask, part=part.name)
+        self.manifest.put([replace(row, kept=self._keep(task))])
+
+    def _keep(self, task: _Task) -> str:
+        """Move an earlier result in which somebody has worked, such as a corrected mask, out of the new one's way."""
+        before, place = task.before, self._place(task)
+        if before is None or not (is_result(place, before.files) and before.is_touched(place)):
+            return ""
+        aside = set_aside(place)
+        return "" if aside is None else aside.name
 
     def _failed(self, task: _Task, why: Failure, seconds: float) -> ManifestRow:
         before, place = task.before, self._place(task)

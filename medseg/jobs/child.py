@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import Cancelled, MedsegError, ResourceError
+from medseg.errors import Cancelled, MedsegError, ResourceError, showable
 from medseg.imaging.room import leave
 from medseg.jobs.request import Failure, JobRequest
 from medseg.runtime.options import Options
@@ -118,7 +118,7 @@ def describe(error: Exception, source: Path) -> Failure:
         return Failure.of(error, detail)
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return Failure.of(ResourceError(f"{source.name}: not enough memory.", advice=MEMORY_ADVICE), detail)
-    message = f"{source.name}: unexpected {type(error).__name__}: {error}"
+    message = showable(f"{source.name}: unexpected {type(error).__name__}: {error}")
     return Failure(type(error).__name__, message, "This is a fault of the program: please report it.", (), detail)
 
 

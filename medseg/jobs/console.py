@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from medseg.errors import showable
 from medseg.jobs.batch import run_batch
 from medseg.jobs.manifest import ManifestRow
 from medseg.jobs.organ_table import MEASUREMENTS, print_study
@@ -105,7 +106,7 @@ class BatchDisplay:
 
     def skipped(self, path: Path, reason: str) -> None:
         """Tell that a file is not looked at."""
-        self.console.print(f"[yellow]skipped[/]    {escape(str(path))} {escape(reason)}")
+        self.console.print(f"[yellow]skipped[/]    {escape(showable(str(path)))} {escape(reason)}")
 
     def __call__(self, moment: BatchProgress) -> None:
         """Show one moment."""
@@ -128,7 +129,8 @@ def _line(row: ManifestRow) -> str:
         return f"[red]failed[/]     {escape(row.study)}: {escape(row.message)} {escape(row.advice)}"
     if row.status == "skipped-unchanged":
         return f"[dim]unchanged[/]  {escape(row.study)}"
-    return f"[green]done[/]       {escape(row.study)} ({_span(row.seconds)})"
+    kept = f"; the earlier result, which had been changed, is kept as {escape(row.kept)}" if row.kept else ""
+    return f"[green]done[/]       {escape(row.study)} ({_span(row.seconds)}){kept}"
 
 
 def _span(seconds: float) -> str:

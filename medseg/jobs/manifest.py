@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medseg import __version__
-from medseg.errors import OutputError
+from medseg.errors import OutputError, showable
 from medseg.imaging.emit import emit_json, emit_text, sha256_file
+from medseg.imaging.scan_files import companions, own_files, stamp
 
 JSON, CSV = "manifest.json", "manifest.csv"
 MASK = "mask.nii.gz"
@@ -33,7 +34,6 @@ class ManifestRow:
         study: name of its result folder.
         path: the input, absolute.
         status: 'done', 'failed', or 'skipped-unchanged' (finished by an earlier run and still whole).
-        verdict: of a finished study: 'segmented', or 'empty' with its reason among the findings.
         error: class of the error, e.g. 'MissingSlicesError'; empty without one, as message and advice.
         message: what happened; names the input.
         advice: the way out.
@@ -42,13 +42,15 @@ class ManifestRow:
         fingerprint: digest of the names, sizes and times of the input's files.
         model: name of the model.
         model_sha256: digest of the model.
-        way: backend and precision that were asked for; empty where the program chose.
+        way: what else was asked for and the result depends on, see `Options.way`; empty where nothing was.
         formats: further formats that were asked for, separated by commas.
         version: version of medseg that computed it.
         mask_sha256: digest of the mask.
         findings: what a reader of the result should know.
         files: name and size in bytes of every file of the result.
         part: name of the complete folder that is about to be renamed to `study`; empty afterwards.
+        verdict: of a finished study: 'segmented', or 'empty' with its reason among the findings.
+        kept: name of the folder that keeps the earlier result, where that had been changed; else empty.
     """
 
     study: str
@@ -70,6 +72,7 @@ class ManifestRow:
     files: dict[str, int] = field(default_factory=dict)
     part: str = ""
     verdict: str = ""
+    kept: str = ""
 
     @property
     def finished(self) -> bool:
@@ -92,6 +95,15 @@ class ManifestRow:
         except OSError:
             return False
 
+    def is_touched(self, folder: Path) -> bool:
+        """Whether somebody has changed or added files in the result; what is lost or empty is nobody's work."""
+        try:
+            sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+            changed = any(size != self.files.get(name) for name, size in sizes.items() if size)
+            return changed or (sizes.get(MASK, 0) > 0 and sha256_file(folder / MASK) != self.mask_sha256)
+        except OSError:
+            return False
+
 
 class Manifest:
     """The rows of one output folder; every change is on the disk before it returns. Thread-safe.
@@ -100,7 +112,7 @@ class Manifest:
         out: the output folder; rows of earlier batches are read from it.
 
     Raises:
-        OutputError: the manifest in it is damaged.
+        OutputError: the manifest in it is damaged, or must not be read.
     """
 
     def __init__(self, out: Path) -> None:
@@ -132,14 +144,16 @@ def read_manifest(out: Path) -> list[ManifestRow]:
     """The rows of an output folder; none if it has no manifest.
 
     Raises:
-        OutputError: it is damaged.
+        OutputError: it is damaged, or must not be read.
     """
     path = out / JSON
-    if not path.exists():
-        return []
     try:
+        if not path.exists():
+            return []
         return [_row(values) for values in json.loads(path.read_text(encoding="utf-8"))["studies"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError) as error:
         advice = "Move it away; the studies are then computed again."
         raise OutputError(f"{path} is damaged: {error}.", advice=advice) from error
 
@@ -161,31 +175,23 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 def fingerprint(source: Path) -> str:
     """Digest of the names, sizes and modification times of the files that make up an input; '' for none.
 
-    Quick and therefore blind to a change that keeps size and time. The header of a detached .mhd
-    or .nhdr counts with all its neighbours of the same stem.
+    Quick and therefore blind to a change that keeps size and time. One DICOM slice counts with all slices beside it,
+    a detached header with the file of its voxels.
     """
-    source = Path(os.path.realpath(source))
-    if source.is_dir():
-        files = [Path(folder) / name for folder, _, names in os.walk(source) for name in names]
-    elif source.suffix.lower() in {".mhd", ".nhdr"}:
-        files = [path for path in source.parent.iterdir() if path.stem == source.stem]
-    else:
-        files = [source] if source.exists() else []
-    lines = sorted(_line(path, source.parent) for path in files)
+    real = Path(os.path.realpath(source))
+    own = sorted(_line(path, real.parent) for path in own_files(real))
+    # Behind the file itself: two slices of one folder may belong to different series.
+    lines = own + sorted(_line(path, path.parent) for path in companions(source))
     return hashlib.sha256(b"\n".join(lines)).hexdigest() if lines else ""
 
 
 def _line(path: Path, base: Path) -> bytes:
-    try:
-        about = path.stat()
-    except OSError:
-        return os.fsencode(path.relative_to(base)) + b"?"
-    return os.fsencode(path.relative_to(base)) + f" {about.st_size} {about.st_mtime_ns}".encode()
+    return os.fsencode(path.relative_to(base)) + stamp(path).encode()
 
 
 def shown_path(path: Path) -> str:
     """An absolute path as text, links kept; bytes that are no UTF-8 are shown escaped."""
-    return os.fsencode(os.path.abspath(path)).decode("utf-8", "backslashreplace")
+    return showable(os.path.abspath(path))
 
 
 def identity(path: Path) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from medseg.errors import showable
 from medseg.imaging.naming import scan_name
 
 # What Windows shares refuse, and the manifests that lie beside the results.
@@ -86,7 +87,7 @@ def _parents(path: Path, depth: int) -> tuple[str, ...]:
 
 def safe_name(text: str) -> str:
     """`text` as a visible file name of at most 160 bytes that is none of the reserved ones."""
-    readable = unicodedata.normalize("NFC", os.fsencode(text).decode("utf-8", "replace"))
+    readable = unicodedata.normalize("NFC", showable(text))
     name = re.sub(r"[^\w.+-]", "_", readable).strip(".").lstrip("-+") or "study"
     if len(name.encode()) > _LONGEST_BYTES:
         # Half a name may be the same as another half: the digest keeps them apart.

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medseg.errors import showable
 from medseg.jobs.manifest import ManifestRow
 
 MEASUREMENTS = "measurements.json"
@@ -28,7 +29,7 @@ def print_study(folder: Path, row: ManifestRow, console: Console | None = None) 
     for finding in row.findings:
         console.print(f"  - {escape(finding)}")
     names = ", ".join(sorted(path.name for path in folder.iterdir()))
-    console.print(f"{escape(str(folder))}: {escape(names)}")
+    console.print(f"{escape(str(folder))}: {escape(showable(names))}")
 
 
 def organ_table(measurements: list[dict[str, Any]], title: str) -> Table:

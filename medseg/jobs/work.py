@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from medseg.imaging.volume import Finding
+from medseg.jobs.child import describe
 from medseg.jobs.request import JobRequest
 from medseg.models.store import load_model
 from medseg.runtime.progress import ProgressCallback
 
 if TYPE_CHECKING:
+    from medseg.exports import Order
     from medseg.results.segmentation import Segmentation
 
 
@@ -17,7 +20,8 @@ def segment_study(request: JobRequest, progress: ProgressCallback) -> dict[str, 
     """Segment one study into the empty folder `request.out`.
 
     Returns:
-        `findings`: the result's remarks, a sentence each; `verdict`: 'segmented', or 'empty' with its reason there.
+        `findings`: the result's remarks, a sentence each, formats that could not be written among them; `verdict`:
+        'segmented', or 'empty' with its reason there.
 
     Raises:
         MedsegError: the study, the model or the folder cannot be used.
@@ -36,10 +40,24 @@ def _exported(result: Segmentation, request: JobRequest) -> Segmentation:
     """Write what was asked for beside the usual files, and say what could not be had."""
     if not request.formats:
         return result
-    from medseg.exports import export, order_for
+    from medseg.exports import order_for
 
-    findings = export(order_for(result, request.source), request.formats, request.out)
+    order = order_for(result, request.source, model=request.model)
+    findings = [finding for name in request.formats for finding in _written(name, order, request)]
     return replace(result, findings=(*result.findings, *findings))
+
+
+def _written(name: str, order: Order, request: JobRequest) -> tuple[Finding, ...]:
+    """Write one format. Its failure is a finding, for the mask is finished and must not be lost with it."""
+    from medseg.exports import export
+
+    try:
+        return export(order, (name,), request.out)
+    except Exception as error:
+        if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+            raise  # a full disk or a lost share concerns the mask too, and another run can mend it
+        failure = describe(error, request.source)
+        return (Finding("export_left_out", f"{name} was left out: {failure.message} {failure.advice}".strip()),)
 
 
 def identify_model(model: str) -> str:

@@ -32,6 +32,7 @@ from medseg.models.store import (
 from medseg.runtime.lock import locked
 
 LOCK = ".lock"
+_PART = ".part-model-"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def register(package: Path, shelf: Path) -> Version:
 
 @contextmanager
 def new_place(shelf: Path, name: str, version: str) -> Iterator[Path]:
-    """The folder `shelf/name` for a package that is made there, under the shelf's lock.
+    """A folder to make a package in, under the shelf's lock; at the end it becomes `shelf/name`, whole or not at all.
 
     What the bare name means on the shelf stays as it is.
 
@@ -105,7 +106,26 @@ def new_place(shelf: Path, name: str, version: str) -> Iterator[Path]:
             advice = "A version is never replaced: choose another --version or --name."
             raise ConfigError(f"{name}@{version} stands on {shelf} already.", advice=advice)
         _keep_meaning(name, shelf)
-        yield shelf / name
+        with _becoming(shelf / name) as folder:
+            yield folder
+
+
+@contextmanager
+def _becoming(target: Path) -> Iterator[Path]:
+    """A folder of another name, renamed at the end: a failure leaves nothing of it, and a kill nothing in the way.
+
+    The shelf's lock is held: nobody else makes one there.
+    """
+    for left in target.parent.glob(f"{_PART}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=_PART, dir=target.parent) as name:
+            inside = Path(name) / target.name  # two deep, where no shelf is searched for cards
+            inside.mkdir()
+            yield inside
+            inside.rename(target)
+    except OSError as error:
+        raise OutputError(f"{target} could not be written: {error.strerror or error}.") from error
 
 
 def _make(shelf: Path) -> None:
@@ -118,7 +138,8 @@ def _make(shelf: Path) -> None:
 def _put(source: ModelPackage, shelf: Path) -> Version:
     card = source.card
     known = next((other for other in versions_of(card.name, shelf) if other.id == card.id), None)
-    for place in filter(None, (known and known.folder, _elsewhere(card.id, shelf))):
+    places = [None if known is None else known.folder, _elsewhere(card.id, shelf)]
+    for place in filter(None, places):
         if sha256_file(place / CARD) != source.sha256:
             raise ModelIntegrityError(
                 f"Another {card.id} stands on {place.parent}.",
@@ -145,17 +166,11 @@ def _elsewhere(name: str, shelf: Path) -> Path | None:
 
 
 def _copy(source: Path, target: Path, files: list[str]) -> None:
-    """All files or none: a folder of another name, then renamed."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as name:
-            inside = Path(name) / "package"
-            inside.mkdir()
-            for file in files:
-                shutil.copyfile(source / file, inside / file)
-            load_model(inside.resolve())  # every hash, once more
-            inside.rename(target)
-    except OSError as error:
-        raise OutputError(f"{target} could not be written: {error.strerror or error}.") from error
+    """All files or none."""
+    with _becoming(target) as inside:
+        for file in files:
+            shutil.copyfile(source / file, inside / file)
+        load_model(inside.resolve())  # every hash, once more
 
 
 def promote(model: str, shelf: Path) -> Version:

@@ -39,10 +39,11 @@ class Options:
 
     @property
     def way(self) -> str:
-        """What the user asked for and a result depends on: backend, precision, the localiser, probabilities."""
+        """What a result depends on, as asked for: backend, precision, localiser, probabilities, what was accepted."""
         how = [] if (self.backend, self.precision) == (AUTO, AUTO) else [self.backend, self.precision]
         how += [] if self.localiser is None else ["localiser", self.localiser]
         how += ["probabilities", ",".join(sorted(self.probabilities))] if self.probabilities else []
+        how += ["accept", self.accept] if self.accept else []
         return " ".join(how)
 
     @property

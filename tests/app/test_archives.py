@@ -20,8 +20,10 @@ from app.quotas import Limits
 from app.services import Desk
 from app.studies import Refused
 from app.text import say
+from app.widgets.problems import plain
 from app.widgets.question import Filters, Question
 from tests.app.conftest import OTHER, VISITOR, run, until
+from tests.app.test_paths import NOBODYS, TOO_LONG
 from tests.phantoms import LARGE, phantom_volume, write_nifti, write_two_and_a_damaged
 from vlretrieval.query import parse_query
 from vlretrieval.store import StoreInfo
@@ -189,7 +191,7 @@ def test_filters_become_words_that_the_archive_reads() -> None:
         (("parotid_gland_right_ml",), "<=", 40.5),
         (("slice_mm",), "<=", 3),
     }
-    assert set(query.regions) == {"head_neck", "thorax"}
+    assert [set(parts) for parts in query.parts] == [{"head_neck", "thorax"}]  # any of them
     assert query.sizes == ((("mandible",), "large"),)
     assert Question("", "", "", Filters()).sentence() == ""
     shown = parse_query(Question("", "", "", Filters(organ="mandible")).sentence(), info)
@@ -215,6 +217,35 @@ def test_without_an_archive_the_page_says_how_to_make_one(page: AppTest, tmp_pat
     page.text_input(key="index-source").set_value(str(tmp_path / "not there"))
     page.button(key="index-start").click().run()
     assert say("problem.path.advice").split(".")[0] in page.error[0].value
+
+
+def test_a_folder_that_cannot_be_asked_is_said_and_the_tab_lives_on(page: AppTest, tmp_path: Path) -> None:
+    page.run()
+    for text in (TOO_LONG, NOBODYS):
+        page.text_input(key="archive-name").set_value(text)
+        page.button(key="archive-open").click().run()
+        assert not page.exception
+        assert plain(text) in page.error[0].value
+        page.text_input(key="archive-name").set_value("")
+        page.text_input(key="index-source").set_value(text)
+        page.button(key="index-start").click().run()
+        assert not page.exception
+        assert plain(text) in page.error[0].value
+    assert page.session_state["archive"] == str(tmp_path / "archive")
+    assert not page.run().error
+
+
+def test_the_own_archive_where_nobody_may_look_leaves_the_way_to_another(
+    page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLRETRIEVAL_ARCHIVE", TOO_LONG)
+    page.run()
+    assert not page.exception
+    assert say("problem.path.advice").split(".")[0] in page.error[0].value
+    page.text_input(key="archive-name").set_value(str(tmp_path / "archive"))
+    page.button(key="archive-open").click().run()
+    assert not page.error
+    assert any(say("archive.none") in text.value for text in page.markdown)
 
 
 def test_archives_are_for_visitors_at_this_computer(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from app.batches import Batches, BatchView
 from app.studies import Refused
 from tests.app.conftest import until
+from tests.app.test_paths import NOBODYS, TOO_LONG
 from tests.phantoms import phantom_volume, write_nifti
 
 
@@ -86,3 +87,16 @@ def test_what_is_no_folder_and_what_holds_nothing_is_said(batches: Batches, tmp_
     assert view.problem is not None
     assert view.problem.code == "NoScanError"
     assert batches.view(tmp_path / "elsewhere") is None
+
+
+def test_paths_that_cannot_be_are_refused_and_a_manifest_that_cannot_be_read_is_said(
+    batches: Batches, tmp_path: Path
+) -> None:
+    for source, out in ((Path(TOO_LONG), tmp_path / "out"), (tmp_path, Path(TOO_LONG)), (Path(NOBODYS), tmp_path)):
+        with pytest.raises(Refused):
+            batches.start(source, out, "tissue-hu")
+    assert batches.known() == []
+    view = batches.view(Path(TOO_LONG))
+    assert view is not None
+    assert view.problem is not None
+    assert view.problem.code == "OutputError"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.drafts import MAX_STEPS, CannotDraw, Draft, Stroke, counts
+from app.drafts import MAX_STEPS, CannotDraw, Draft, Stroke, counts, touched
 
 SHAPE, SPACING = (24, 20, 16), (1.0, 1.5, 2.0)
 BOX = (slice(4, 12), slice(4, 12), slice(4, 12))
@@ -122,20 +125,89 @@ def test_a_draft_outlives_whoever_opened_it(draft: Draft) -> None:
     assert (again.mask() == draft.mask()).all()
     draft.restart(np.zeros(SHAPE, np.uint8))
     assert not again.mask().any()
-    draft.discard()
-    assert not draft.path.exists()
+
+
+def counted(draft: Draft) -> dict[int, int]:
+    values, voxels = np.unique(draft.mask(), return_counts=True)
+    return {value: count for value, count in zip(values.tolist(), voxels.tolist(), strict=True) if value}
 
 
 def test_sizes_and_counts_are_those_of_the_mask(draft: Draft) -> None:
     change = draft.draw(stroke((8, 8, 8), protect=False))
-    assert draft.sizes() == {value: int((draft.mask() == value).sum()) for value in (1, 2)}
+    assert draft.sizes() == counted(draft)
     assert counts(change) == {2: draft.sizes()[2], 1: draft.sizes()[1] - 8**3}
+
+
+def test_sizes_keep_up_with_every_change(draft: Draft) -> None:
+    assert draft.sizes() == {1: 8**3}
+    steps: list[Callable[[], object]] = [
+        lambda: draft.draw(stroke((8, 8, 8), value=3, ball=True, radius_mm=8.5, protect=False)),
+        lambda: draft.fill(2, "axial", (8, 8, 4), protect=False),
+        draft.undo,
+        draft.undo,
+        draft.redo,
+        lambda: draft.draw(stroke((8, 8, 8), value=3, erase=True)),
+        lambda: draft.restart(np.full(SHAPE, 5, np.uint8)),
+        lambda: draft.draw(stroke((8, 8, 8), protect=False)),
+    ]
+    for step in steps:
+        revision = draft.revision
+        step()
+        assert draft.revision > revision
+        assert draft.sizes() == counted(draft)
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_counting_a_large_mask_takes_no_copy_of_it(tmp_path: Path) -> None:
+    mask = np.ones((256, 256, 64), np.uint8, order="F")
+    np.save(tmp_path / "mask.npy", mask)
+    draft = Draft.open(tmp_path / "1.npy", tmp_path / "mask.npy", SPACING)
+    assert peak_of(draft.sizes) < mask.nbytes / 2
+    assert peak_of(lambda: draft.touched_organs(mask + 1)) < 2 * mask.nbytes
+
+
+def test_a_long_stroke_is_computed_piece_by_piece() -> None:
+    corners = ((10.0, 10.0, 20.0), (240.0, 10.0, 20.0), (240.0, 240.0, 20.0), (10.0, 240.0, 20.0))
+    shape, pen = (256, 256, 40), stroke(*corners, ball=True, radius_mm=12.0)
+    assert peak_of(lambda: touched(shape, SPACING, pen)) < 8 * np.prod(shape)
+
+
+@pytest.mark.parametrize("ball", [True, False])
+def test_a_bent_stroke_is_the_union_of_its_pieces(draft: Draft, ball: bool) -> None:
+    corners = ((-3.0, 2.0, 9.0), (15.0, 3.5, 11.0), (15.0, 18.0, 2.0), (60.0, 18.0, 2.0), (22.0, 9.0, 9.0))
+    flat = tuple((x, y, 9.0) for x, y, _ in corners)
+    wanted = np.zeros(SHAPE, bool)
+    for start, end in pairwise(corners if ball else flat):
+        box, inside = touched(SHAPE, SPACING, stroke(start, end, ball=ball))
+        wanted[box] |= inside
+    draft.draw(stroke(*corners, ball=ball, protect=False))
+    assert ((draft.mask() == 2) == wanted).all()
 
 
 def test_a_stroke_beyond_the_scan_changes_what_lies_within(draft: Draft) -> None:
     draft.draw(stroke((-2, 1, 1), (-30, 1, 1), radius_mm=4.0))
     assert ((draft.mask() == 2) == within((-2, 1, 1), (-30, 1, 1), 4.0) & (np.arange(16) == 1)).all()
     assert draft.touched_organs(np.zeros(SHAPE, np.uint8)) == [1, 2]
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("ball", [True, False])
+@pytest.mark.parametrize("where", [-40.0, -7.0, 90.0])
+def test_a_stroke_wholly_outside_changes_nothing(draft: Draft, where: float, ball: bool, plane: str) -> None:
+    before = np.array(draft.mask())
+    for axis in range(3):
+        point = tuple(where if a == axis else 5.0 for a in range(3))
+        assert not len(draft.draw(stroke(point, ball=ball, plane=plane)).places)  # type: ignore[arg-type]
+    assert (draft.mask() == before).all()
+    assert draft.done == []
 
 
 @pytest.mark.parametrize(

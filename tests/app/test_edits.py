@@ -15,7 +15,7 @@ from app.services import Desk
 from medseg.imaging.nifti import read_label_map
 from medseg.imaging.volume import reorient
 from medseg.training.cases import load_case, read_index
-from tests.app.conftest import VISITOR, ended, run, until
+from tests.app.conftest import VISITOR, ended, read, run, until
 from tests.phantoms import phantom_volume, write_nifti
 
 Answer = dict[str, Any]
@@ -94,6 +94,58 @@ def test_a_saved_correction_is_a_version_and_the_old_one_stays(desk: Desk, study
     assert draft_of(desk, study).tolist() == first.mask().tolist()  # the next correction begins anew
 
 
+def paint(desk: Desk, study: str, x: float) -> np.ndarray:
+    """A stroke, and the draft with it."""
+    asked(desk, study, op="paint", value=bone_of(desk, study), points=[[x, 30, 18]], radius_mm=8, protect=False)
+    return draft_of(desk, study)
+
+
+def test_a_cancelled_correction_keeps_its_strokes(desk: Desk, study: str) -> None:
+    wanted = paint(desk, study, 24)
+    desk.errands.export(study, VISITOR, 1, "report-pdf", "en")  # the correction has to wait for it
+    assert asked(desk, study, op="save") == ({"run": 2}, 200)
+    assert asked(desk, study, op="save")[1] == 409  # it is on its way
+    desk.cancel(study, VISITOR, 2)
+    assert ended(desk, study, 2).state == "cancelled"
+    assert (draft_of(desk, study) == wanted).all()
+    answer, _ = asked(desk, study, op="open")
+    assert answer["undo"] == 1
+    assert asked(desk, study, op="save") == ({"run": 3}, 200)
+    assert ended(desk, study, 3).state == "done"
+    assert (result_of(desk, study, 3).mask() == wanted).all()
+    assert (draft_of(desk, study) == result_of(desk, study, 1).mask()).all()
+    left = [path.name for path in (desk.folders.root / study / "drafts").iterdir()]
+    assert left == ["1.npy"]
+
+
+def test_a_correction_that_fails_keeps_its_strokes(desk: Desk, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "scan.nii.gz", phantom_volume(noise_hu=0))
+    study = desk.take_path(path, VISITOR)
+    read(desk, study)
+    run(desk, study)
+    wanted, content = paint(desk, study, 24), path.read_bytes()
+    write_nifti(path, phantom_volume(seed=3))
+    asked(desk, study, op="save")
+    failed = ended(desk, study, 2)
+    assert failed.problem is not None
+    assert (failed.state, failed.problem.code) == ("failed", "ScanChangedError")
+    assert (draft_of(desk, study) == wanted).all()
+    path.write_bytes(content)
+    asked(desk, study, op="save")
+    assert ended(desk, study, 3).state == "done"
+    assert (result_of(desk, study, 3).mask() == wanted).all()
+
+
+def test_strokes_that_follow_a_saved_draft_are_kept(desk: Desk, study: str) -> None:
+    saved = paint(desk, study, 24)
+    asked(desk, study, op="save")
+    more = paint(desk, study, 34)
+    assert ended(desk, study, 2).state == "done"
+    assert (result_of(desk, study, 2).mask() == saved).all()
+    assert (more != saved).any()
+    assert (draft_of(desk, study) == more).all()
+
+
 def test_nothing_drawn_is_nothing_saved(desk: Desk, study: str) -> None:
     answer, status = asked(desk, study, op="save")
     assert (answer["reason"], status) == ("edit.unchanged", 409)
@@ -103,6 +155,11 @@ def test_nothing_drawn_is_nothing_saved(desk: Desk, study: str) -> None:
 def test_filling_an_open_area_is_refused_with_a_reason(desk: Desk, study: str) -> None:
     answer, status = asked(desk, study, op="fill", value=bone_of(desk, study), points=[[0, 0, 0]])
     assert (answer["reason"], status) == ("edit.not_enclosed", 409)
+
+
+def test_a_stroke_below_the_scan_is_no_fault(desk: Desk, study: str) -> None:
+    answer, status = asked(desk, study, op="paint", value=bone_of(desk, study), points=[[-40, 10, 10]], radius_mm=3)
+    assert (answer["voxels"], status) == (0, 200)
 
 
 @pytest.mark.parametrize(

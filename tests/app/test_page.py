@@ -20,6 +20,7 @@ from app.text import say, sentences
 from app.widgets.problems import plain
 from medseg.imaging.volume import Volume
 from tests.app.conftest import until
+from tests.app.test_paths import NOBODYS, TOO_LONG
 from tests.phantoms import phantom_volume, write_dicom_series, write_nifti
 
 APP = Path(__file__).parents[2] / "app"
@@ -216,6 +217,26 @@ def test_a_path_that_is_not_there_is_said_at_once(page: AppTest, tmp_path: Path)
     assert "study" not in page.query_params
 
 
+@pytest.mark.parametrize("text", [TOO_LONG, NOBODYS])
+def test_a_path_that_cannot_be_is_said_wherever_one_may_be_named(page: AppTest, tmp_path: Path, text: str) -> None:
+    def said(page: AppTest) -> bool:
+        return not page.exception and plain(text) in page.error[0].value
+
+    page.segmented_control(key="way").set_value("path").run()
+    page.text_input(key="path").set_value(text)
+    assert said(page.button(key="open-path").click().run())
+    page.switch_page("views/jobs.py").run()
+    page.text_input(key="batch-source").set_value(str(tmp_path))
+    page.text_input(key="batch-out").set_value(text)
+    assert said(page.button(key="batch-start").click().run())
+    page.switch_page("views/jobs.py").run()
+    assert said(page.text_input(key="batch-earlier").set_value(text).run())
+    page.switch_page("views/models.py").run()
+    page.text_input(key="import-path").set_value(text)
+    page.text_input(key="import-name").set_value("mine")
+    assert said(page.button(key="import-go").click().run())
+
+
 def test_a_cancelled_run_says_so_and_offers_another(page: AppTest, tmp_path: Path) -> None:
     page = opened(page, write_nifti(tmp_path / "e.nii.gz", phantom_volume((320, 320, 200), (0.9, 0.9, 1.2))))
     page.selectbox(key="model-first").set_value("tissue-hu").run()
@@ -270,6 +291,11 @@ def test_a_batch_is_started_watched_and_opened(page: AppTest, tmp_path: Path) ->
     page.button(key="batch-start").click().run()
     until(lambda: say("jobs.state.done") in str([text.value for text in page.run().markdown]))
     assert 'data-study="case"' in html(page)
+    scan = (tmp_path / "in" / "case.nii.gz").rename(tmp_path / "moved away.nii.gz")
+    page.button(key=f"open-{tmp_path / 'out'}-case").click().run()
+    assert not page.exception
+    assert plain(say("problem.path.advice")) in page.error[0].value
+    scan.rename(tmp_path / "in" / "case.nii.gz")
     page.button(key=f"open-{tmp_path / 'out'}-case").click().run()
     assert not page.exception
     until(lambda: bool(page.query_params.get("study")))

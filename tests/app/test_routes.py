@@ -157,6 +157,17 @@ def test_a_browser_is_told_apart_by_a_cookie_that_no_script_reads(port: int) -> 
     assert "set-cookie" not in Client(port).get(f"/medseg/viewer/{asset_version()}/viewer.css").headers
 
 
+def test_who_looks_at_a_study_in_one_tab_all_day_keeps_the_cookie(
+    port: int, owner: Client, stranger: Client, study: str
+) -> None:
+    answers = [owner.get(address) for address in addresses(study)]
+    answers.append(owner.post(f"/medseg/study/{study}/run/1/edit", {"op": "open"}))
+    page = Client(port, VISITOR).get("/", accept="text/html")
+    assert {answer.headers["set-cookie"] for answer in answers} == {page.headers["set-cookie"]}
+    for client in (stranger, Client(port)):
+        assert "set-cookie" not in client.get(addresses(study)[0]).headers
+
+
 @pytest.mark.parametrize("value", ["", "short", "x" * 31, "x" * 33, "ä" * 32, "../" * 11])
 def test_a_cookie_that_is_not_ours_names_nobody(value: str) -> None:
     assert visitor_in({COOKIE: value}) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_a_study_is_its_owners_alone(desk: Desk, tmp_path: Path) -> None:
         assert desk.corrections.draft(study, stranger, 1) is None
     asked: list[Callable[[], object]] = [
         lambda: desk.run(study, OTHER, "tissue-hu"),
-        lambda: desk.cancel(study, OTHER),
+        lambda: desk.cancel(study, OTHER, 1),
         lambda: desk.choose_series(study, OTHER, "1"),
         lambda: desk.errands.export(study, OTHER, 1, "stl", "en"),
         lambda: desk.errands.surfaces(study, OTHER, 1),
@@ -185,9 +186,54 @@ def test_a_job_in_the_queue_knows_its_place_and_is_cancelled_at_once(desk: Desk,
     last = desk.view(studies[2], VISITOR).run(1)
     assert last is not None
     assert last.before in (1, 2)  # the first may have ended by now
-    desk.cancel(studies[2], VISITOR)
+    desk.cancel(studies[2], VISITOR, 1)
     assert ended(desk, studies[2], 1).state == "cancelled"
     assert [ended(desk, study, 1).state for study in studies[:2]] == ["done", "done"]
+
+
+def test_cancelling_a_run_leaves_the_studys_others_alone(desk: Desk, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "h.nii.gz", phantom_volume())
+    study = desk.take_path(path, VISITOR)
+    read(desk, study)
+    numbers = [desk.run(study, VISITOR, "tissue-hu") for _ in range(3)]
+    desk.cancel(study, VISITOR, numbers[1])
+    assert [ended(desk, study, number).state for number in numbers] == ["done", "cancelled", "done"]
+
+
+def test_a_full_disk_is_said_and_leaves_no_part_of_an_upload(desk: Desk) -> None:
+    before = set(desk.folders.root.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(Refused) as refused:
+            desk.take_uploads([Upload("large.nii", bytes(3 << 20))], VISITOR)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "could not be stored on the server: File too large" in refused.value.problem.message
+    assert str(desk.folders.root) not in refused.value.problem.message
+    assert refused.value.problem.advice
+    assert set(desk.folders.root.iterdir()) == before
+
+
+def test_a_scan_that_is_replaced_while_it_is_shown_gets_no_mask(desk: Desk, tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "i.nii.gz", phantom_volume())
+    first, study = desk.take_path(path, VISITOR), desk.take_path(path, VISITOR)
+    run(desk, first)
+    read(desk, study)
+    write_nifti(path, phantom_volume(seed=2))  # on the same grid
+    refused = run(desk, study)
+    assert refused.state == "failed"
+    assert refused.problem is not None
+    assert refused.problem.code == "ScanChangedError"
+    assert refused.problem.message == "i.nii.gz: the scan has changed since it was opened."
+    until(lambda: desk.errands.export(first, VISITOR, 1, "stl", "en").state == "failed")
+
+    made = desk.result(first, VISITOR, 1)
+    assert made is not None
+    opened = desk.take_result(path, made.folder, VISITOR, "tissue-hu")
+    view = ended(desk, opened, 1)
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == ("failed", "ScanChangedError")
 
 
 def test_what_is_not_there_is_refused_with_advice(desk: Desk, tmp_path: Path) -> None:

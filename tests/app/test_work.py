@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import struct
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +17,16 @@ from app.slices import slice_png
 from app.work import tasks
 from app.work.forecast import _foretold
 from app.work.look import look
-from app.work.preview import write_preview
+from app.work.preview import WORTH_S, write_preview
+from app.work.reading import read
 from app.work.segment import histograms, segment
-from medseg.errors import Cancelled
+from medseg.errors import Cancelled, ScanChangedError
 from medseg.examples import example_path
 from medseg.imaging import read_volume
 from medseg.jobs.request import JobRequest
 from medseg.runtime.progress import Progress, ignore
-from tests.phantoms import ROD_RADIUS_MM
+from tests.app.conftest import box_mask
+from tests.phantoms import ROD_RADIUS_MM, phantom_volume, write_nifti
 
 
 def read_mz3(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -55,6 +59,23 @@ def test_surfaces_lie_where_the_organs_do(ready: SimpleNamespace, tmp_path: Path
         for axis in range(3):
             reach = (inside[axis].min(), inside[axis].max())
             assert (points[:, axis].min(), points[:, axis].max()) == pytest.approx(reach, abs=4.1)
+
+
+def test_an_organ_that_the_coarse_grid_misses_has_an_empty_surface(ready: SimpleNamespace, tmp_path: Path) -> None:
+    folder = tmp_path / "result"
+    shutil.copytree(ready.result, folder)
+    shape = read_result(ready.result).mask().shape
+    scan = tmp_path / "scan"
+    shutil.copytree(ready.scan, scan)
+    facts = json.loads((scan / "scan.json").read_text())
+    (scan / "scan.json").write_text(json.dumps(facts | {"spacing_mm": [0.5, 0.5, 0.5]}))
+    tiny, large = (slice(5, 7), slice(5, 7), slice(5, 7)), (slice(20, 30),) * 3
+    mask = box_mask(shape, (1, (slice(None),) * 3), (2, tiny), (3, large))  # no background at all
+    np.save(folder / "page" / "mask.npy", mask)
+    out = surfaces(SimpleNamespace(path=ready.path, scan=scan), tmp_path / "organs", result=str(folder))
+    assert {path.name for path in out.glob("*.mz3")} == {"1.mz3", "2.mz3", "3.mz3"}
+    assert [len(read_mz3(out / f"{value}.mz3")[0]) > 0 for value in (1, 2, 3)] == [True, False, True]
+    assert (out / "2.mz3").stat().st_size < 200  # what the viewer takes for no surface
 
 
 def test_bones_are_what_is_dense(ready: SimpleNamespace, tmp_path: Path) -> None:
@@ -94,6 +115,26 @@ def test_a_cancelled_segmentation_leaves_through_the_progress(ready: SimpleNames
     with pytest.raises(Cancelled):
         segment(JobRequest(ready.path, tmp_path, model="tissue-hu"), stop)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("forecast_s", [0.0, WORTH_S])
+def test_a_scan_that_was_replaced_is_neither_read_nor_segmented(tmp_path: Path, forecast_s: float) -> None:
+    path, scan, out = tmp_path / "scan.nii.gz", tmp_path / "seen", tmp_path / "out"
+    for folder in (scan, out):
+        folder.mkdir()
+    write_nifti(path, phantom_volume())
+    look(JobRequest(path, scan), ignore)
+    extra = {"scan": str(scan), "forecast_s": forecast_s, "preview": str(tmp_path / "preview")}
+    request = JobRequest(path, out, model="tissue-hu", extra=extra)
+    assert read(request).hu.any()
+    write_nifti(path, phantom_volume(seed=2))
+    for work in (lambda: read(request), lambda: segment(request, ignore)):
+        with pytest.raises(ScanChangedError, match=r"scan\.nii\.gz: the scan has changed since it was opened"):
+            work()
+    assert list(out.iterdir()) == []
+    write_nifti(path, phantom_volume())
+    segment(request, ignore)
+    assert (out / "run.json").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,8 @@ def free_port() -> int:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     work, port = tmp_path_factory.mktemp("work"), free_port()
     command = [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.port", str(port)]
-    environment = {**os.environ, "TMPDIR": str(work), "VLRETRIEVAL_ARCHIVE": str(work / "archive")}
+    own = {"VLRETRIEVAL_ARCHIVE": str(work / "archive"), "MEDSEG_MODELS": str(work / "models")}
+    environment = {**os.environ, "TMPDIR": str(work), **own}
     log = (work / "server.log").open("wb")
     with log, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as process:
         try:

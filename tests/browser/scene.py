@@ -6,12 +6,13 @@ import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from playwright.sync_api import Page
 
 from app.text import say
-from medseg.imaging.volume import Array
-from tests.browser.hands import Box, View
+from medseg.imaging.volume import Array, Volume
+from tests.browser.hands import Box, View, canonical, save
 
 AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 ACROSS = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
@@ -39,6 +40,15 @@ class Scene:
         return sorted(
             (name for name, value in self.values.items() if sizes[value]), key=lambda n: -sizes[self.values[n]]
         )
+
+
+def scene_of(view: View, volume: Volume, folder: Path) -> Scene:
+    """The scene of a volume that was opened and segmented."""
+    mask = np.asarray(nib.load(save(view.page, "mask.nii.gz", folder)).dataobj).astype(np.uint8)
+    rows = view.root.locator("li[data-organ]")
+    values = dict(rows.evaluate_all("all => all.map(one => [one.dataset.organ, Number(one.dataset.value)])"))
+    spacing = volume.geometry.canonical().spacing_mm
+    return Scene(view, canonical(volume, volume.hu), canonical(volume, mask), values, spacing, folder)
 
 
 def jump(scene: Scene, organ: str) -> list[int]:
@@ -137,11 +147,15 @@ def changed(view: View, before: Array) -> Array:
     raise AssertionError("The 3-D picture stayed as it was.")
 
 
+def address_of(page: Page) -> str:
+    """Where the routes of the study on the page begin."""
+    origin, _, asked = page.url.partition("/?")
+    return f"{origin}/medseg/study/{asked.split('study=')[1].split('&')[0]}"
+
+
 def draft(scene: Scene) -> Array:
     """The corrected mask as the server holds it."""
-    path = scene.page.url.split("study=")[1].split("&")[0]
-    origin = scene.page.url.split("/?")[0]
-    answer = scene.page.request.get(f"{origin}/medseg/study/{path}/run/1/mask?draft=1")
+    answer = scene.page.request.get(f"{address_of(scene.page)}/run/1/mask?draft=1")
     body = answer.body()
     content = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
     return np.frombuffer(content, np.uint8).reshape(scene.mask.shape, order="F")
@@ -149,11 +163,15 @@ def draft(scene: Scene) -> Array:
 
 def stroke(scene: Scene, places: list[tuple[float, float]]) -> None:
     with scene.page.expect_response(lambda answer: answer.url.endswith("/edit")):
-        scene.page.mouse.move(*places[0])
-        scene.page.mouse.down()
-        for place in places[1:]:
-            scene.page.mouse.move(*place, steps=4)
-        scene.page.mouse.up()
+        drag(scene.page, places)
+
+
+def drag(page: Page, places: list[tuple[float, float]]) -> None:
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
 
 
 def asked(scene: Scene, button: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +15,7 @@ from medseg.imaging import read_volume
 from medseg.imaging.volume import Volume
 from tests.browser.conftest import Server, visiting
 from tests.browser.files import compare_with_measurements
-from tests.browser.hands import TISSUE, canonical, colour_share, open_scan, save, segment, shown_rows
+from tests.browser.hands import TISSUE, colour_share, open_scan, segment, shown_rows
 from tests.browser.scene import (
     AXIS,
     Lines,
@@ -31,6 +30,7 @@ from tests.browser.scene import (
     letters,
     likeness,
     lines_of,
+    scene_of,
     stroke,
     without_colour,
 )
@@ -68,11 +68,7 @@ def made(
     with visiting(browser, server) as page:
         view = open_scan(page, [path])
         segment(page, model)
-        mask = np.asarray(nib.load(save(page, "mask.nii.gz", folder)).dataobj).astype(np.uint8)
-        rows = view.root.locator("li[data-organ]")
-        values = dict(rows.evaluate_all("all => all.map(one => [one.dataset.organ, Number(one.dataset.value)])"))
-        spacing = volume.geometry.canonical().spacing_mm
-        yield Scene(view, canonical(volume, volume.hu), canonical(volume, mask), values, spacing, folder)
+        yield scene_of(view, volume, folder)
 
 
 @pytest.fixture

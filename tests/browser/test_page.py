@@ -26,7 +26,9 @@ from tests.browser.files import (
 )
 from tests.browser.hands import (
     JOB_MS,
+    TISSUE,
     View,
+    choose,
     colour_share,
     gone,
     open_scan,
@@ -36,6 +38,7 @@ from tests.browser.hands import (
     shown_rows,
     upload,
 )
+from tests.browser.scene import address_of
 from tests.phantoms import PLANTED_NAME, phantom_volume, write_dicom_series, write_nifti
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -132,6 +135,32 @@ def test_two_results_stand_side_by_side(page: Page, tmp_path: Path) -> None:
         assert cells[5] in ("1.000", say("table.none"))
     view = View(page)
     expect(view.root.locator(".stage")).to_have_count(2)
+
+
+def corrected(page: Page, number: int) -> None:
+    """A version with a ball drawn into it."""
+    lungs = page.locator('li[data-organ="lungs"]').get_attribute("data-value")
+    ball = {"op": "paint", "value": int(lungs or 0), "points": [[6 + 6 * number, 6, 9]], "radius_mm": 9, "ball": True}
+    for order in (ball, {"op": "save"}):
+        assert page.request.post(f"{address_of(page)}/run/1/edit", data=order).status == 200
+
+
+def test_the_other_side_shows_the_result_of_the_table_whatever_was_compared_before(page: Page, tmp_path: Path) -> None:
+    open_scan(page, [write_nifti(tmp_path / "thrice.nii.gz", phantom_volume())])
+    segment(page)
+    for number in (2, 3):
+        corrected(page, number)
+    page.goto(page.url.replace("result=1", "result=3"))
+    page.locator("#organ-table").wait_for(timeout=JOB_MS)
+    titles, volumes = page.locator(".viewer .side-title"), []
+    for number in (1, 2, 1):
+        words = say("compare.item", title="thrice", number=number, model=TISSUE)
+        with page.expect_response(lambda answer, number=number: answer.url.endswith(f"/run/{number}/mask")):
+            choose(page, page.locator(".st-key-compare-with input"), words)
+        expect(titles.nth(1)).to_have_text(words)
+        expect(page.get_by_text(words, exact=True).last).to_be_visible()
+        volumes.append(page.locator('#comparison tr[data-organ="lungs"] td').nth(2).inner_text())
+    assert volumes[0] == volumes[2] != volumes[1]
 
 
 def test_two_visitors_never_see_each_others_scans(page: Page, browser: Browser, tmp_path: Path) -> None:

@@ -175,6 +175,21 @@ def test_the_solid_picture_shows_organs_and_can_be_cut(segmented: View) -> None:
     assert (np.abs(view.pixels("3d") - whole).max(axis=-1) > 20).mean() > 0.01
 
 
+def test_an_organ_without_a_surface_leaves_the_others_theirs(segmented: View) -> None:
+    view, asked = segmented, list[str]()
+    rows = view.root.locator("li[data-organ]").filter(has_not=view.page.locator(".volume", has_text=say("table.none")))
+    values = rows.evaluate_all("all => all.map(one => one.dataset.value)")
+    view.page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    view.page.route(f"**/surface/1/{values[0]}.mz3", lambda route: route.fulfill(status=404))
+    with view.page.expect_response(lambda answer: answer.url.endswith(f"/{values[-1]}.mz3"), timeout=60_000):
+        view.root.get_by_label(say("viewer.layout")).select_option("3d")
+    expect(view.root.locator("output.message")).to_have_text("")
+    assert colour_share(view.pixels("3d")) > 0.01
+    view.button(say("viewer.outline")).click()
+    view.settle()
+    assert sorted(name for name in asked if name.endswith(".mz3")) == sorted(f"{value}.mz3" for value in values)
+
+
 def test_a_picture_is_saved(view: View, tmp_path: Path) -> None:
     with view.page.expect_download() as waiting:
         view.button(say("viewer.screenshot")).click()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from medseg.imaging import Geometry, Volume, read_volume
 from medseg.imaging.dicom_source import SourceSlices, read_source
 from medseg.imaging.volume import Array
 from medseg.labels import LabelTable
+from medseg.models.store import load_model
 from medseg.preprocess.restore import LabelMap
 from medseg.results.measure import measure
 from medseg.results.segmentation import Segmentation
@@ -77,8 +79,28 @@ def result_of(volume: Volume, labels: Array | None = None, **run: Any) -> Segmen
     confidence = np.where(mask > 0, 230, 0).astype(np.uint8)
     rows = measure(LabelMap(mask, confidence, volume.geometry), volume, table)
     facts = {"study": volume.name, "created": "2026-01-02T03:04:05+00:00"}
-    facts |= {"model": {"name": "head-neck-oar", "version": "1.1.0", "sha256": "ab" * 32}}
+    package = load_model("head-neck-oar")
+    facts |= {"model": {"name": package.card.name, "version": package.card.version, "sha256": package.sha256}}
     return Segmentation(mask, table, volume, rows, volume.findings, facts | run)
+
+
+CHINESE = {"腮腺_left": 1, "脊髓": 2, "下颌骨": 3}
+"""The organs of the phantom as a Chinese model may name them."""
+
+
+def foreign_scan(folder: Path, charset: str, patient: str) -> Scanned:
+    """A scan in a character set of its own, its organs named in Chinese."""
+
+    def with_code(dataset: Dataset, k: int) -> None:
+        code = Dataset()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99TEST", patient
+        dataset.ProcedureCodeSequence = [code]
+
+    tags = {"SpecificCharacterSet": charset, "PatientName": patient, "StudyDescription": patient}
+    write_dicom_series(folder, lying("axial"), fault=with_code, **tags)
+    volume = read_volume(folder)
+    result = replace(result_of(volume), labels=LabelTable.from_names(CHINESE))
+    return Scanned(folder, result, read_source(folder, volume.geometry, series=volume.series))
 
 
 @pytest.fixture(scope="session")

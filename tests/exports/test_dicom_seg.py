@@ -13,12 +13,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from medseg.errors import DataError, GeometryError
-from medseg.exports.dicom_seg import write_dicom_seg
+from medseg.exports.dicom_seg import Kind, write_dicom_seg
 from medseg.imaging.dicom_source import read_source
 from medseg.imaging.seg import lab_to_rgb, read_seg
 from medseg.imaging.volume import Array, Geometry
 from medseg.labels import KNOWN
-from tests.exports.conftest import Scanned, needs_tool, result_of
+from tests.exports.conftest import Scanned, foreign_scan, needs_tool, result_of
 
 FOUND = ("parotid_gland_left", "spinal_cord", "mandible")
 
@@ -126,19 +126,34 @@ def test_the_same_mask_has_the_same_uid_and_another_mask_another(
     assert pydicom.dcmread(third).SOPInstanceUID != one.SOPInstanceUID
 
 
-def test_an_empty_mask_and_a_scan_without_frame_of_reference_are_refused(
+@pytest.mark.parametrize(("charset", "patient"), [("ISO_IR 100", "Müller^Jürgen"), ("GB18030", "张^三")])
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_names_of_organs_and_patient_survive_the_scan_s_character_set(
+    tmp_path: Path, charset: str, patient: str, kind: Kind
+) -> None:
+    scan = foreign_scan(tmp_path / "scan", charset, patient)
+    dataset = pydicom.dcmread(write_dicom_seg(tmp_path / "seg.dcm", scan.result, scan.source, kind))
+    assert dataset.SpecificCharacterSet == "ISO_IR 192"
+    labels = [str(item.SegmentLabel) for item in dataset.SegmentSequence if item.SegmentNumber]
+    assert labels == ["腮腺, left", "脊髓", "下颌骨"]
+    assert [dataset.PatientName, dataset.StudyDescription] == [patient, patient]
+    assert dataset.ProcedureCodeSequence[0].CodeMeaning == patient
+
+
+def test_an_empty_mask_and_a_scan_without_study_or_frame_of_reference_are_refused(
     scanned: Callable[[str], Scanned], tmp_path: Path
 ) -> None:
     scan = scanned("axial")
     nothing = result_of(scan.result.volume, np.zeros_like(scan.result.mask))
     with pytest.raises(DataError, match="Nothing was segmented"):
         write_dicom_seg(tmp_path / "a.dcm", nothing, scan.source)
-    headers = [Dataset() for _ in scan.source.headers]
-    for header, whole in zip(headers, scan.source.headers, strict=True):
-        header.update(whole)
-        del header.FrameOfReferenceUID
-    with pytest.raises(DataError, match="frame of reference"):
-        write_dicom_seg(tmp_path / "b.dcm", scan.result, type(scan.source)(tuple(headers)))
+    for keyword, words in (("FrameOfReferenceUID", "frame of reference"), ("StudyInstanceUID", "study")):
+        headers = [Dataset() for _ in scan.source.headers]
+        for header, whole in zip(headers, scan.source.headers, strict=True):
+            header.update(whole)
+            del header[keyword]
+        with pytest.raises(DataError, match=f"no {words}"):
+            write_dicom_seg(tmp_path / "b.dcm", scan.result, type(scan.source)(tuple(headers)))
     assert list(tmp_path.iterdir()) == []
 
 

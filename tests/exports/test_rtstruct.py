@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from medseg.errors import DataError
 from medseg.exports.contours import polygons
 from medseg.exports.rtstruct import write_rtstruct
 from medseg.imaging.rtstruct import fill
-from tests.exports.conftest import Scanned, dice, needs_tool, result_of
+from medseg.labels import LabelTable
+from tests.exports.conftest import CHINESE, Scanned, dice, foreign_scan, needs_tool, result_of
 from tests.imaging.test_rtstruct import plastimatch_masks
 
 FOUND = ("parotid_gland_left", "spinal_cord", "mandible")
@@ -68,6 +70,25 @@ def test_frame_of_reference_names_codes_and_colours_are_in_it(
     code = dataset.RTROIObservationsSequence[0].RTROIIdentificationCodeSequence[0]
     assert (code.CodeValue, code.CodingSchemeDesignator) == ("45289007", "SCT")
     assert dataset.ApprovalStatus == "UNAPPROVED"
+
+
+@pytest.mark.parametrize(("charset", "patient"), [("ISO_IR 100", "Müller^Jürgen"), ("GB18030", "张^三")])
+def test_names_of_organs_and_patient_survive_the_scan_s_character_set(
+    tmp_path: Path, charset: str, patient: str
+) -> None:
+    scan = foreign_scan(tmp_path / "scan", charset, patient)
+    dataset = pydicom.dcmread(write_rtstruct(tmp_path / "rs.dcm", scan.result, scan.source))
+    assert dataset.SpecificCharacterSet == "ISO_IR 192"
+    assert [roi.ROIName for roi in dataset.StructureSetROISequence] == list(CHINESE)
+    assert [dataset.PatientName, dataset.StudyDescription] == [patient, patient]
+
+
+def test_a_name_that_dicom_would_part_is_written_as_one(scanned: Callable[[str], Scanned], tmp_path: Path) -> None:
+    scan = scanned("axial")
+    names = {" left\\right\n": 1, "x" * 70: 2, "mandible": 3}
+    odd = replace(scan.result, labels=LabelTable.from_names(names))
+    dataset = pydicom.dcmread(write_rtstruct(tmp_path / "rs.dcm", odd, scan.source))
+    assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["left_right?", "x" * 64, "mandible"]
 
 
 def test_nothing_found_is_nothing_written(scanned: Callable[[str], Scanned], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ import pytest
 import medseg
 from medseg import errors
 from medseg.imaging import Volume, read_volume
+from medseg.imaging.emit import emit_json
 from tests.phantoms import PLANTED_NAME, phantom_volume, write_dicom_series, write_nifti
 
 SMALL = phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), orientation="LPS")
@@ -84,6 +86,18 @@ def test_names_come_from_the_file(file: str, name: str, tmp_path: Path) -> None:
     assert read_volume(tmp_path / file).name == name
 
 
+def test_a_name_that_is_no_utf8_is_escaped(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.nii"))
+    write_nifti(tmp_path / "a.nii", SMALL).rename(odd)
+    assert read_volume(odd).name == "caf\\xe9"
+    odd.write_bytes(odd.read_bytes()[:2000])
+    with pytest.raises(errors.TruncatedFileError) as refused:
+        read_volume(odd)
+    assert str(refused.value).encode().startswith(b"caf\\xe9.nii: ")
+    assert refused.value.path == odd
+    assert emit_json(tmp_path / "a.json", odd.name).read_bytes() == b'"caf\\udce9.nii"\n'  # still the name, if read
+
+
 def test_folder_keeps_its_dots(tmp_path: Path) -> None:
     assert read_volume(str(write_dicom_series(tmp_path / "1.2.840.nii", SMALL))).name == "1.2.840.nii"
 
@@ -94,8 +108,6 @@ def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
-    import os
-
     path = write_nifti(tmp_path / "a.nii", SMALL)
     path.chmod(0)
     if os.access(path, os.R_OK):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +17,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from rich.console import Console
 
 from medseg.errors import Cancelled, ConfigError, NoScanError, OutputError
 from medseg.imaging.emit import sha256_file
 from medseg.jobs.batch import run_batch
+from medseg.jobs.console import BatchDisplay
 from medseg.jobs.lock import LOCK, folder_lock
 from medseg.jobs.report import BatchProgress, BatchReport
 from medseg.jobs.studies import find_studies
+from medseg.runtime.options import Options
 
 from . import works
 
@@ -118,7 +123,36 @@ def test_what_was_damaged_is_computed_again(tmp_path: Path, damage: str) -> None
             (out / "a").rename(tmp_path / "moved")
     assert statuses(act(studies, out)) == {"a": "done", "b": "skipped-unchanged"}
     assert (out / "a" / "mask.nii.gz").read_text() == "1"
-    assert sorted(path.name for path in out.glob("[!.]*")) == ["a", "b", "manifest.csv", "manifest.json"]
+    kept = ["a.previous-1"] if damage == "changed mask" else []
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["a", *kept, "b", "manifest.csv", "manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "run.json"])
+def test_what_was_corrected_in_place_is_kept_and_said(tmp_path: Path, name: str) -> None:
+    """The mask is known by its digest, whatever its size; of other files the size is on record."""
+    studies, out = orders(tmp_path / "in", a="write 17", b="write"), tmp_path / "out"
+    act(studies, out)
+    corrected = {"mask.nii.gz": "19", "run.json": "by hand"}[name]
+    (out / "a" / name).write_text(corrected)
+    with BatchDisplay(Console(file=io.StringIO(), width=200)) as show:
+        report = act(studies, out, progress=show)
+    assert statuses(report) == {"a": "done", "b": "skipped-unchanged"}
+    assert (out / "a.previous-1" / name).read_text() == corrected
+    assert (out / "a" / "mask.nii.gz").read_text() == "17"
+    assert manifest(out)["a"]["kept"] == "a.previous-1"
+    assert "the earlier result, which had been changed, is kept as a.previous-1" in show.console.file.getvalue()
+    assert statuses(act(studies, out, force=True)) == {"a": "done", "b": "done"}
+    assert not (out / "a.previous-2").exists()
+
+
+def test_a_correction_survives_a_run_that_fails(tmp_path: Path) -> None:
+    studies, out = orders(tmp_path / "in", a="write"), tmp_path / "out"
+    act(studies, out)
+    (out / "a" / "mask.nii.gz").write_text("corrected")
+    (out / "a" / "run.json").unlink()
+    orders(tmp_path / "in", a="gap")
+    act(studies, out)
+    assert [path.read_text() for path in out.glob("a*/mask.nii.gz")] == ["corrected"]
 
 
 def test_changed_input_series_model_or_force_computes_again(tmp_path: Path) -> None:
@@ -132,6 +166,13 @@ def test_changed_input_series_model_or_force_computes_again(tmp_path: Path) -> N
     assert statuses(act(studies, out, series="2", force=True)) == {"a": "done"}
     other = run_batch(studies, out, model="other", series="2", work=works.ACT)
     assert statuses(other) == {"a": "done"}
+
+
+def test_what_was_accepted_is_part_of_the_task(tmp_path: Path) -> None:
+    studies, out = orders(tmp_path / "in", a="write"), tmp_path / "out"
+    for reason in ("phantom", "phantom, HU checked by hand", ""):
+        assert statuses(act(studies, out, options=Options(accept=reason))) == {"a": "done"}
+        assert statuses(act(studies, out, options=Options(accept=reason))) == {"a": "skipped-unchanged"}
 
 
 def test_a_changed_study_that_fails_now_does_not_show_its_old_result(tmp_path: Path) -> None:
@@ -250,6 +291,8 @@ def test_impossible_batches_are_refused_before_anything_is_written(tmp_path: Pat
         act([], tmp_path / "out")
     with pytest.raises(ConfigError, match="workers is 0"):
         act([study], tmp_path / "out", workers=0)
+    with pytest.raises(OutputError, match=r"out\\xe9 is no UTF-8"):
+        act([study], Path(os.fsdecode(os.fsencode(tmp_path) + b"/out\xe9")))
     assert list(tmp_path.iterdir()) == [study]
 
 
@@ -350,7 +393,19 @@ def test_a_name_that_is_no_utf8_goes_through(tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/caf\xe9.nii.gz"))
     odd.write_text("write")
     assert len(act(find_studies(tmp_path / "in"), tmp_path / "out").done) == 1
-    assert statuses(act([odd], tmp_path / "out")) == {"caf_": "skipped-unchanged"}
+    assert statuses(act([odd], tmp_path / "out")) == {"caf_xe9": "skipped-unchanged"}
+
+
+def test_copies_whose_names_are_no_utf8_have_a_result_each(tmp_path: Path) -> None:
+    """Same name, size and time: the first one's escaped path is not there, which must not count as moved."""
+    for number in (1, 2):
+        (tmp_path / f"day{number}").mkdir()
+    first, second = (Path(os.fsdecode(os.fsencode(tmp_path) + b"/day%d/caf\xe9.nii" % n)) for n in (1, 2))
+    first.write_text("write")
+    act([first], tmp_path / "out")
+    shutil.copy2(first, second)
+    both = act([first, second], tmp_path / "out")
+    assert statuses(both) == {"caf_xe9": "skipped-unchanged", "day2__caf_xe9": "done"}
 
 
 def test_a_link_gives_its_own_name_and_the_same_file_counts_once(tmp_path: Path) -> None:

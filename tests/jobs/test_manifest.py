@@ -9,7 +9,8 @@ import pytest
 
 from medseg.errors import OutputError
 from medseg.jobs.folders import check_place
-from medseg.jobs.manifest import ManifestRow, fingerprint, shown_path
+from medseg.jobs.manifest import ManifestRow, fingerprint, read_manifest, shown_path
+from tests.phantoms import phantom_volume, write_dicom_series
 
 
 def test_the_fingerprint_of_a_file_follows_its_size_and_time(tmp_path: Path) -> None:
@@ -37,14 +38,32 @@ def test_the_fingerprint_of_a_folder_follows_every_file_in_it(tmp_path: Path) ->
 
 
 def test_a_detached_header_counts_with_its_voxels(tmp_path: Path) -> None:
-    (tmp_path / "a.mhd").write_text("header")
-    (tmp_path / "a.raw").write_text("voxels")
-    (tmp_path / "b.raw").write_text("others")
-    first = fingerprint(tmp_path / "a.mhd")
-    (tmp_path / "b.raw").write_text("other others")
-    assert fingerprint(tmp_path / "a.mhd") == first
-    (tmp_path / "a.raw").write_text("other voxels")
-    assert fingerprint(tmp_path / "a.mhd") != first
+    """Whatever the two are called."""
+    (tmp_path / "a.mhd").write_text("ObjectType = Image\nElementDataFile = a.raw\n")
+    (tmp_path / "c.nhdr").write_text("NRRD0004\ntype: short\ndata file: c.raw.gz\n")
+    (tmp_path / "d.nrrd").write_text("NRRD0004\nDATAFILE: voxels\n")
+    for header, voxels in {"a.mhd": "a.raw", "c.nhdr": "c.raw.gz", "d.nrrd": "voxels"}.items():
+        (tmp_path / voxels).write_text("voxels")
+        first = fingerprint(tmp_path / header)
+        (tmp_path / "b.raw").write_text(f"others than {voxels}")
+        assert fingerprint(tmp_path / header) == first
+        (tmp_path / voxels).write_text("other voxels")
+        assert fingerprint(tmp_path / header) != first
+
+
+def test_a_slice_counts_with_the_slices_beside_it(tmp_path: Path) -> None:
+    """A transfer that goes on after one slice was given makes another study of it."""
+    study = write_dicom_series(tmp_path / "study", phantom_volume((24, 20, 18), (7.0, 7.0, 7.5)))
+    one, last = study / "IM0001.dcm", study / "IM0017.dcm"
+    whole = fingerprint(one)
+    assert fingerprint(study / "IM0002.dcm") != whole  # which may be of another series
+    (study / "manifest.json").write_text("{}")
+    assert fingerprint(one) == whole
+    last.rename(tmp_path / "last")
+    half = fingerprint(one)
+    assert half != whole
+    (study / "bare").write_bytes((tmp_path / "last").read_bytes())
+    assert fingerprint(one) not in (half, whole)
 
 
 def test_what_is_missing_or_a_dead_link_has_a_fingerprint_too(tmp_path: Path) -> None:
@@ -52,6 +71,14 @@ def test_what_is_missing_or_a_dead_link_has_a_fingerprint_too(tmp_path: Path) ->
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "dead.dcm").symlink_to(tmp_path / "nothing")
     assert len(fingerprint(tmp_path / "s")) == 64
+
+
+def test_a_manifest_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").mkdir()
+    for out in (tmp_path, tmp_path / ("n" * 300)):
+        with pytest.raises(OutputError, match=r"manifest\.json cannot be read"):
+            read_manifest(out)
+    assert read_manifest(tmp_path / "nothing") == []
 
 
 def test_a_path_that_is_no_utf8_is_shown_escaped(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from medseg.imaging.emit import sha256_file
 from medseg.jobs import JobQueue, JobRequest
+from tests.phantoms import phantom_volume, write_dicom_series
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +72,30 @@ def test_an_unknown_model_and_an_empty_folder_are_exit_code_1(tmp_path: Path) ->
     (tmp_path / "none").mkdir()
     assert finish(tmp_path / "none", tmp_path / "out", "--model", "tissue-hu")[0] == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_no_utf8_end_no_batch(tmp_path: Path) -> None:
+    """As old archives and unpacked zips bring them: the scan is computed, the damaged one named, all others done."""
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    good = body(inputs / "good.nii.gz", 0)
+    odd, broken, study = (
+        Path(os.fsdecode(os.fsencode(inputs) + end)) for end in (b"/a\xe9.nii.gz", b"/b\xe9.nii", b"/c\xe9")
+    )
+    good.with_name("odd.nii.gz").write_bytes(good.read_bytes())
+    good.with_name("odd.nii.gz").rename(odd)
+    broken.write_bytes(b"no scan at all")
+    write_dicom_series(study, phantom_volume((30, 26, 24), (5.0, 5.0, 5.5), orientation="LPS"))
+    code, shown, told = finish(inputs, out, "--model", "tissue-hu")
+    assert (code, "Traceback" in told) == (3, False), told
+    rows = {row["study"]: row for row in json.loads((out / "manifest.json").read_text("utf-8"))["studies"]}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "a_xe9": "done", "b_xe9": "failed", "c_xe9": "done", "good": "done",
+    }  # fmt: skip
+    assert rows["b_xe9"]["message"].startswith("b\\xe9.nii: ")
+    assert json.loads((out / "a_xe9" / "run.json").read_text("utf-8"))["study"] == "a\\xe9"
+    assert "b\\xe9.nii" in shown
+    code, shown, _ = finish(inputs, out, "--model", "tissue-hu")
+    assert (code, shown.splitlines()[0]) == (3, "0 done, 3 unchanged, 1 failed.")
 
 
 @pytest.mark.slow

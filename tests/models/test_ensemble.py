@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,11 @@ from medseg.errors import ConfigError
 from medseg.inference.backends.torch_backend import load_network
 from medseg.models.ensemble import make_ensemble
 from medseg.models.store import CARD, WEIGHTS, ModelPackage, load_model
-from medseg.models.versions import promote, register, versions_of
+from medseg.models.versions import LOCK, new_place, promote, register, versions_of
 from medseg.runtime.options import Options
 from tests.inference.backends.packages import PATCH, tiny_package
 from tests.inference.planted import planted_volume, write_package
+from tests.training.test_checkpoint import no_file_above
 
 
 @pytest.fixture
@@ -95,3 +98,35 @@ def test_a_version_is_not_replaced_and_a_name_keeps_its_meaning(
     assert [version.id for version in versions_of(name, shelf) if version.current] == [used.id]
     promote(f"{name}@9.0.0", shelf)
     assert load_model(name).card.version == "9.0.0"
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_in_the_way(
+    members: list[ModelPackage], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf = tmp_path / "shelf"
+    command = ["models", "ensemble", *[str(member.folder) for member in members], "--name", "both", "-o", str(shelf)]
+    with no_file_above(1000), pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 74
+    assert "weights.safetensors could not be written" in capsys.readouterr().err
+    assert [path.name for path in shelf.iterdir()] == [LOCK]
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 0
+    assert load_model(shelf / "both").card.name == "both"
+
+
+def test_what_a_kill_left_is_not_in_the_way_of_the_next(members: list[ModelPackage], tmp_path: Path) -> None:
+    shelf, child = tmp_path / "shelf", os.fork()
+    if child == 0:
+        try:
+            with new_place(shelf, "both", "1.0.0") as folder:
+                (folder / WEIGHTS).write_bytes(b"half")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)  # never on with the tests
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (shelf / "both").exists()
+    assert list(shelf.rglob(WEIGHTS))
+    make_ensemble([member.folder for member in members], shelf, "both")
+    assert sorted(path.name for path in shelf.iterdir()) == [LOCK, "both"]

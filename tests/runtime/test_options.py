@@ -34,6 +34,7 @@ def test_the_environment_chooses_where_nothing_is_asked(monkeypatch: pytest.Monk
     assert Options().way == ""
     assert Options("torch").way == "torch auto"
     assert Options(localiser="quick", probabilities=("b", "a")).way == "localiser quick probabilities a,b"
+    assert Options("torch", accept="phantom, by hand").way == "torch auto accept phantom, by hand"
 
 
 def test_options_survive_the_way_to_another_process() -> None:

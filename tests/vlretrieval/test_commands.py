@@ -139,6 +139,9 @@ def test_the_page_of_hits(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "large" in done.stdout
     assert "zebrafinch" in done.stdout
     assert "Nothing was found." in vlretrieval("search", "qwertz", "-a", archive).stdout
+    unjudged = vlretrieval("search", "zebrafinch", "-a", archive, "--rerank").stdout
+    assert "Not re-ranked: measured@1 has no matching head" in unjudged
+    assert "re-ranked" not in vlretrieval("search", "qwertz", "-a", archive, "--rerank").stdout
 
 
 def test_a_patient_is_deleted_by_number_or_by_study(archive: Path, tmp_path: Path) -> None:
@@ -154,6 +157,42 @@ def test_a_patient_is_deleted_by_number_or_by_study(archive: Path, tmp_path: Pat
     assert vlretrieval("delete", "nobody", "-a", copy).returncode != 0
 
 
+def test_a_deletion_that_was_killed_is_finished_by_the_same_command(archive: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(archive, tmp_path / "archive")
+    store = Store.open(copy)
+    keys = store.keys("name = 'large'")
+    store._owe(keys, purge=True)  # as `delete` does before the first row goes
+    store._studies.delete(f"key = {keys[0]}")
+    done = vlretrieval("delete", "large", "-a", copy)
+    assert done.returncode == 0, done.stderr
+    assert "a deletion of 1 studies that had been left halfway" in done.stdout
+    assert "2 studies are left" in done.stdout
+    held = b"".join(path.read_bytes() for path in copy.rglob("*") if path.is_file())
+    assert b"ebrafinch" not in held
+    assert b"large.nii.gz" not in held
+    assert vlretrieval("delete", "large", "-a", copy).returncode != 0
+
+
+def test_notes_that_come_later_are_stored_and_those_about_nothing_told(
+    archive: Path, scans: Path, tmp_path: Path
+) -> None:
+    copy, notes = shutil.copytree(archive, tmp_path / "archive"), tmp_path / "notes.csv"
+    notes.write_text(f"id,patient,report\n{scans.name}/small.nii.gz,P1,Quokka sign.\nlarge,P1,\nlost,P9,\n")
+    done = vlretrieval("index", scans, "-a", copy, "--segmenter", "tissue-hu", "--notes", notes)
+    assert "0 indexed, 2 updated, 1 unchanged, 1 failed." in done.stdout, done.stderr
+    assert "1 of 3 are about none of the studies: lost" in done.stderr
+    (found,) = hits("quokka", "-a", copy)
+    assert found["name"] == "small"
+    assert "Deleted: 2 studies" in vlretrieval("delete", "P1", "-a", copy).stdout
+    notes.write_text("id,patient\nscan,P1\n")
+    for folder in ("A", "B"):
+        (tmp_path / folder).mkdir()
+        write_nifti(tmp_path / folder / "scan.nii.gz", phantom_volume(SMALL, (5.0, 5.0, 5.5)))
+    refused = vlretrieval("index", tmp_path / "A", tmp_path / "B", "-a", copy, "--notes", notes)
+    assert refused.returncode != 0
+    assert "The note on scan could be about 2 studies" in refused.stderr
+
+
 def test_parquet(archive: Path, tmp_path: Path) -> None:
     done = vlretrieval("export", tmp_path / "out", "-a", archive)
     assert [Path(line).name for line in done.stdout.split()] == ["studies.parquet", "organs.parquet"]
@@ -164,6 +203,9 @@ def test_an_archive_has_to_be_named_and_there(tmp_path: Path, monkeypatch: pytes
     assert "No archive is named" in vlretrieval("search", "head").stderr
     monkeypatch.setenv("VLRETRIEVAL_ARCHIVE", str(tmp_path / "none"))
     assert "holds no archive" in vlretrieval("search", "head").stderr
+    for command in (("delete", "P1"), ("export", tmp_path / "out")):
+        assert "holds no archive" in vlretrieval(*command).stderr
+    assert not any(tmp_path.iterdir())  # nothing is left behind of an archive that is not there
     assert "Nothing is looked for" in vlretrieval("search").stderr
     assert "no studies" in vlretrieval("index", tmp_path).stderr
 
@@ -187,7 +229,7 @@ def test_killed_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     done = vlretrieval("index", scans, "-a", archive, "--segmenter", "tissue-hu")
     assert f"{4 - before} indexed, {before} unchanged, 0 failed." in done.stdout, done.stderr
     store = Store.open(archive)
-    assert sorted(store.values("name")) == [f"scan{number}" for number in range(4)]
+    assert sorted(store.rows("name")) == [(f"scan{number}",) for number in range(4)]
 
 
 def test_interrupted_it_keeps_what_is_in(scans: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ patients who come again.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,10 +48,9 @@ def read_embeddings(path: Path) -> Embeddings:
         DataError: not there, damaged, of different lengths, or a vector that is nothing or not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+        found = _arrays(path)
         vectors, studies = found["vectors"].astype(np.float64), found["studies"].astype(str)
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         advice = "`vectors` and `studies` are wanted."
         raise DataError(f"{path.name} holds no vectors ({error}).", advice=advice) from error
     patients = found.get("patients", studies).astype(str)
@@ -61,6 +62,14 @@ def read_embeddings(path: Path) -> Embeddings:
         raise DataError(f"{path.name}: a vector is nothing or not finite.")
     labels = found.get("labels")
     return Embeddings(vectors / lengths[:, None], studies, patients, texts, labels)
+
+
+def _arrays(path: Path) -> dict[str, Names]:
+    with path.open("rb") as opened:  # numpy leaves a damaged file open
+        file = np.load(opened, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it is one array without a name, as in .npy")
+        return {name: file[name] for name in file.files}
 
 
 def evaluate_embeddings(images: Embeddings, texts: Embeddings) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class ReportTable:
     """N reports.
 
     Attributes:
-        ids, patients, texts: of the reports.
+        ids, patients, texts: of the reports. Where no column names a report, its file and row do, so that it is nobody
+            of another table.
         findings: names of the columns.
         labels: [N, F] 1 present, 0 absent, -1 unknown.
     """
@@ -78,7 +79,7 @@ def read_reports(path: Path, *, findings: bool = True) -> ReportTable:
     names = tuple(name for name in columns if name not in (*texts, *IDS, *PATIENTS) and _is_finding(rows, name))
     if findings and not names:
         raise DataError(f"{path.name} has no column of findings (0 and 1).")
-    ids = tuple(first_of(row, IDS) or str(number) for number, row in enumerate(rows, 1))
+    ids = tuple(first_of(row, IDS) or f"row {number} of {path.resolve()}" for number, row in enumerate(rows, 1))
     return ReportTable(
         ids,
         tuple(first_of(row, PATIENTS) or patient_in(name) or name for row, name in zip(rows, ids, strict=True)),
@@ -92,16 +93,27 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV; empty cells are empty texts.
 
     Raises:
-        DataError: not there, no CSV, or empty.
+        DataError: not there, no CSV, empty, or a row with more or fewer cells than the header.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{str(key): value or "" for key, value in row.items()} for row in csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            rows = [_whole(row, f"{path.name}, line {reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path.name} cannot be read as CSV ({error}).") from error
     if not rows:
         raise DataError(f"{path.name} holds no reports.")
     return rows
+
+
+def _whole(row: Mapping[str | None, str | list[str] | None], where: str) -> dict[str, str]:
+    """The row, if it fills the header: behind a comma too many, every cell would stand under another's name."""
+    if None in row or None in row.values():
+        raise DataError(
+            f"{where}: the row has {'more' if None in row else 'fewer'} cells than the header.",
+            advice='A text that holds commas or line breaks stands between double quotes: "...".',
+        )
+    return {str(name): str(cell) for name, cell in row.items()}
 
 
 def _is_finding(rows: Sequence[Mapping[str, str]], name: str) -> bool:
@@ -142,7 +154,7 @@ def joined(row: Mapping[str, str], columns: Sequence[str]) -> str:
 
 
 def without_shared(train: ReportTable, test: ReportTable) -> ReportTable:
-    """The training reports of whose patient or words nothing is in the test.
+    """The training reports of whose patient, id or words nothing is in the test.
 
     Raises:
         DataError: nothing is left.

@@ -39,10 +39,11 @@ class Reading:
             found = query.limit(None).to_arrow()["key"].to_numpy()
         return np.sort(found)
 
-    def values(self, column: str) -> list[str]:
-        """One column of texts, of all studies."""
+    def rows(self, *columns: str) -> list[tuple[Any, ...]]:
+        """Some columns of all studies, a study a row."""
         with quiet():
-            return list(self._studies.search().select([column]).limit(None).to_arrow()[column].to_pylist())
+            found = self._studies.search().select(list(columns)).limit(None).to_arrow()
+        return list(zip(*(found[column].to_pylist() for column in columns), strict=True))
 
     def studies(self, keys: Sequence[int]) -> list[Study]:
         """Studies by their keys, in that order; those that are gone are left out."""

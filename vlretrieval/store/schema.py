@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -101,6 +102,18 @@ def _study_row(info: StoreInfo, entry: Entry, key: int) -> dict[str, Any]:
     if info.features:
         row["features"] = _features(entry, info.features)
     return row
+
+
+def amended_rows(rows: pa.Table, changes: Mapping[int, Mapping[str, str]]) -> pa.Table:
+    """Rows of studies with other texts, by key; another report has other words that find it."""
+    return pa.Table.from_pylist([_amended(row, changes[row["key"]]) for row in rows.to_pylist()], schema=rows.schema)
+
+
+def _amended(row: dict[str, Any], change: Mapping[str, str]) -> dict[str, Any]:
+    if "report" not in change:
+        return row | dict(change)
+    kept = Counter(row["terms"].split()) - Counter(analyse(row["report"]))
+    return row | dict(change) | {"terms": " ".join([*kept.elements(), *analyse(change["report"])])}
 
 
 def _features(entry: Entry, size: int) -> Any:

@@ -67,6 +67,11 @@ def index_vectors(table: Any, info: StoreInfo) -> None:
     table.create_index("vector", config=config, replace=True)
 
 
+def indexed_columns(table: Any) -> list[str]:
+    """Columns that have an index."""
+    return [index.columns[0] for index in table.list_indices()]
+
+
 def has_index(table: Any, column: str) -> bool:
     """Whether a column is indexed."""
     return any(index.columns == [column] for index in table.list_indices())
@@ -89,11 +94,10 @@ def rewrite(table: Any, spans: Sequence[tuple[int, int]]) -> None:
             table.update(where=inside, values_sql={"key": "key"})
 
 
-def purge(table: Any, info: StoreInfo) -> None:
-    """Indices hold words and codes of what was deleted: they are made anew, and old versions go."""
-    made = [index.columns[0] for index in table.list_indices()]
+def purge(table: Any, info: StoreInfo, columns: Sequence[str]) -> None:
+    """Indices hold words and codes of what was deleted: they go, and old versions, and these columns get new ones."""
     for index in table.list_indices():
         table.drop_index(index.name)
     table.optimize(cleanup_older_than=_NOW, delete_unverified=True)
-    make_indices(table, info, made)
+    make_indices(table, info, columns)
     table.optimize(cleanup_older_than=_NOW, delete_unverified=True)

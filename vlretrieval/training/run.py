@@ -88,6 +88,7 @@ def _card(
             "sources": list(settings.sources),
             "seed": settings.loop.seed,
             "max_steps": settings.loop.max_steps,
+            "losses": dict(settings.losses.weights),
             "versions": versions(),
         },
     )

@@ -6,6 +6,8 @@ import { AXIS } from "./geometry.js"
 import { drawPiece } from "./strokes.js"
 
 export const PENS = ["paint", "erase", "fill"]
+// As many strokes as the server can take back (`app/drafts.py`).
+const MAX_STEPS = 100
 const round = (value) => Math.round(value * 1000) / 1000
 
 export class Editing {
@@ -18,6 +20,8 @@ export class Editing {
     this.protect = true
     this.stroke = null
     this.isOpen = false
+    this.isSaving = false
+    this.isClosed = false
     this.queue = Promise.resolve()
     this.element = this.#build()
   }
@@ -88,14 +92,25 @@ export class Editing {
 
   /** Shows the draft, which may hold strokes of an earlier visit. */
   async open() {
-    this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
+    await this.#showDraft()
     await this.ask("open")
     this.isOpen = true
     this.element.setAttribute("aria-busy", "false")
   }
 
+  /** From now on the viewer shows the saved result: what the server still answers is not to be seen. */
+  close() {
+    this.isClosed = true
+  }
+
+  async #showDraft() {
+    if (this.isClosed) return
+    const labels = await this.stage.fetchLabels(`${this.url}/mask?draft=1`)
+    if (!this.isClosed) this.stage.setLabels(labels)
+  }
+
   penDown(tile, voxel, tool) {
-    if (!this.isOpen) return undefined
+    if (!this.isOpen || this.isSaving) return undefined
     if (tool === "fill") return this.#fill(tile, voxel)
     const start = voxel.map(round)
     const slice = Math.floor(start[AXIS[tile.plane]] + 0.5)
@@ -131,7 +146,7 @@ export class Editing {
   }
 
   ask(op) {
-    return this.#send({ op }, op !== "open")
+    return this.isSaving ? this.queue : this.#send({ op }, op !== "open")
   }
 
   /** Strokes are sent one after the other; `reload` fetches what came of it. */
@@ -139,38 +154,58 @@ export class Editing {
     this.queue = this.queue.then(async () => {
       const answer = await postJson(`${this.stage.base}/${this.url}/edit`, order)
       if (!answer.ok) return this.#refused(answer)
-      this.#steps(answer.undo, answer.redo)
-      this.hands.setVolumes(answer.volumes)
-      if (reload) this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
-      this.hands.labelsChanged()
-      return this.hands.say("")
+      if (this.isClosed) return undefined
+      const isOurs = this.#isOurs(order, answer)
+      this.#tell(answer)
+      return reload || !isOurs ? this.#showDraft() : undefined
     }).catch(() => this.#refused({}))
     return this.queue
+  }
+
+  /** In another tab the same draft may have been drawn on, or saved: the server then counts other strokes than ours. */
+  #isOurs(order, answer) {
+    return order.op === "open" || answer.undo === Math.min(this.undo + (answer.voxels > 0 ? 1 : 0), MAX_STEPS)
+  }
+
+  #tell(answer) {
+    this.#steps(answer.undo, answer.redo)
+    this.hands.setVolumes(answer.volumes)
+    this.hands.labelsChanged()
+    this.hands.say("")
   }
 
   async #refused(answer) {
     this.hands.say(this.words[answer.reason] || this.words["edit.lost"], true)
     // The picture must never show a stroke that was not done.
     try {
-      this.stage.setLabels(await this.stage.fetchLabels(`${this.url}/mask?draft=1`))
+      await this.#showDraft()
     } catch {
-      this.hands.say(this.words["edit.lost"], true)
+      this.hands.say(this.words["lost"], true)
     }
   }
 
   #steps(undo, redo) {
+    this.undo = undo
     this.undoButton.disabled = !undo
     this.redoButton.disabled = !redo
   }
 
+  /** From now on no stroke is taken, unless saving fails: the version would lack it. */
   save() {
-    this.saveButton.disabled = true
+    this.penUp()
+    this.#setSaving(true)
     this.queue = this.queue.then(async () => {
-      const answer = await postJson(`${this.stage.base}/${this.url}/edit`, { op: "save" })
-      this.saveButton.disabled = false
-      if (!answer.ok) return this.hands.say(this.words[answer.reason] || this.words["edit.lost"], true)
-      return this.hands.saved(answer.run)
+      const answer = await postJson(`${this.stage.base}/${this.url}/edit`, { op: "save" }).catch(() => ({ ok: false, reason: "lost" }))
+      if (answer.ok) return this.hands.saved(answer.run)
+      this.#setSaving(false)
+      return this.#refused(answer)
     })
     return this.queue
+  }
+
+  #setSaving(on) {
+    this.isSaving = on
+    this.saveButton.disabled = on
+    this.element.setAttribute("aria-busy", String(on))
   }
 }

@@ -2,11 +2,19 @@
 
 const OPTIONS = { credentials: "same-origin", cache: "no-store" }
 
+/** The server answered that there is no such thing. */
+export class NotThere extends Error {}
+
+function check(answer) {
+  if (answer.status === 404) throw new NotThere("404")
+  if (!answer.ok) throw new Error(`${answer.status}`)
+}
+
 export async function fetchBytes(url, signal) {
   for (let tries = 0; tries < 40; tries += 1) {
     const answer = await fetch(url, { ...OPTIONS, signal })
     if (answer.status === 202) continue // being made; the server has waited already
-    if (!answer.ok) throw new Error(`${answer.status}`)
+    check(answer)
     return new Uint8Array(await answer.arrayBuffer())
   }
   throw new Error("timeout")
@@ -18,7 +26,7 @@ export async function fetchBytes(url, signal) {
  */
 export async function fetchSlabs(url, { sliceBytes, slices, slab }, onSlab, onShare, signal) {
   const answer = await fetch(url, { ...OPTIONS, signal })
-  if (!answer.ok) throw new Error(`${answer.status}`)
+  check(answer)
   const reader = answer.body.getReader()
   let first = 0
   let buffer = new Uint8Array(sliceBytes * Math.min(slab, slices))
@@ -46,7 +54,7 @@ export async function fetchSlabs(url, { sliceBytes, slices, slab }, onSlab, onSh
 
 export async function askJson(url, signal) {
   const answer = await fetch(url, { ...OPTIONS, signal })
-  if (!answer.ok) throw new Error(`${answer.status}`)
+  check(answer)
   return answer.json()
 }
 

@@ -31,7 +31,7 @@ export function unmount(component) {
   mounted.delete(component.parentElement)
 }
 
-/** What cannot change without beginning anew. */
+/** What cannot change without beginning anew; a difference names both results that are compared. */
 function keyOf(data) {
-  return JSON.stringify([data.base, data.scan.shape, data.lang, data.compare?.base])
+  return JSON.stringify([data.base, data.scan.shape, data.lang, data.compare?.difference])
 }

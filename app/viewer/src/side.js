@@ -71,7 +71,13 @@ export class Side {
     const { stage, source } = this
     stage.setColours(source.organs)
     stage.solid.clear()
-    stage.setLabels(source.run ? await stage.fetchLabels(source.run.path) : null)
+    const labels = source.run ? await stage.fetchLabels(source.run.path) : null
+    if (this.#shows(source.run)) stage.setLabels(labels)
+  }
+
+  /** Whether that is still the result to be shown: another may have been chosen while its files came. */
+  #shows(run) {
+    return this.source.run?.path === run?.path
   }
 
   apply(state) {
@@ -97,7 +103,10 @@ export class Side {
     const { run, organs } = this.source
     if (!run?.surfaces) return
     for (const organ of organs.filter((one) => one.ml > 0)) {
-      await this.stage.addSurface(organ.value, `${run.surfaces}/${organ.value}.mz3`, [...organ.colour, 255])
+      if (this.stage.solid.has(organ.value)) continue
+      const bytes = await this.stage.fetchSurface(`${run.surfaces}/${organ.value}.mz3`)
+      if (!this.#shows(run)) return
+      await this.stage.addSurface(organ.value, bytes, [...organ.colour, 255])
     }
   }
 

@@ -17,6 +17,7 @@ export class Solid {
     this.scan = scan
     this.cut = { plane: "", flip: false }
     this.surfaces = new Map()
+    this.without = new Set()
     this.place = [0, 0, 0]
     this.isAlive = true
     this.#makeShader()
@@ -93,9 +94,15 @@ export class Solid {
     scene.clipPlaneDepthAziElevs = [[this.cut.plane ? 0 : 2, 0, 0]]
   }
 
+  /** Whether a surface is there, or known to be none: it need not be asked for. */
+  has(name) {
+    return this.surfaces.has(name) || this.without.has(name)
+  }
+
   /** Adds a surface under a name: the value of an organ, or BONE. An organ may have none. */
   async add(name, bytes, colour, shown) {
-    if (this.surfaces.has(name) || bytes.length < EMPTY_BYTES) return
+    if (bytes.length < EMPTY_BYTES) this.without.add(name)
+    if (this.has(name)) return
     const mesh = await NVMesh.readMesh(bytes.buffer, `${name}.mz3`, this.view.gl, 1, new Uint8Array(colour), shown)
     if (!this.isAlive || this.surfaces.has(name)) return
     mesh.meshShaderIndex = this.shader
@@ -124,6 +131,7 @@ export class Solid {
       this.view.quietly(() => this.view.removeMesh(mesh))
       this.surfaces.delete(name)
     }
+    for (const name of [...this.without]) if (name !== BONE) this.without.delete(name)
     this.#aim()
   }
 }

@@ -5,7 +5,7 @@
 // are coloured from the full-resolution HU and labels by the shader in `shader.js`. So a window or a colour costs one
 // frame, on a computer without a GPU too.
 
-import { fetchBytes } from "./fetching.js"
+import { NotThere, fetchBytes } from "./fetching.js"
 import { clamp, settled, toMillimetres } from "./geometry.js"
 import { Picture } from "./picture.js"
 import { SLICE } from "./shader.js"
@@ -114,16 +114,24 @@ export class Stage {
     return bytes
   }
 
-  async addSurface(name, path, colour) {
-    if (this.solid.surfaces.has(name)) return
-    const bytes = await fetchBytes(`${this.base}/${path}`, this.aborter.signal)
+  /** No bytes where the server has none: an organ may be too small for a surface. */
+  async fetchSurface(path) {
+    try {
+      return await fetchBytes(`${this.base}/${path}`, this.aborter.signal)
+    } catch (error) {
+      if (error instanceof NotThere) return new Uint8Array()
+      throw error
+    }
+  }
+
+  async addSurface(name, bytes, colour) {
     await this.solid.add(name, bytes, colour, !this.hidden.has(name))
     this.request()
   }
 
   async addBones() {
-    if (this.solid.surfaces.has(BONE)) return
-    await this.solid.addBones(await fetchBytes(`${this.base}/surface/scan/bone.mz3`, this.aborter.signal))
+    if (this.solid.has(BONE)) return
+    await this.solid.addBones(await this.fetchSurface("surface/scan/bone.mz3"))
     this.request()
   }
 

@@ -114,6 +114,7 @@ export class Viewer {
 
   dispose() {
     this.disposed = true
+    this.editing?.close()
     this.observer.disconnect()
     for (const side of this.sides) side.dispose()
     this.help.close()
@@ -269,6 +270,7 @@ export class Viewer {
   }
 
   #stopEditing() {
+    this.editing?.close()
     this.editing = null
     this.pen = null
     this.editHost.replaceChildren()

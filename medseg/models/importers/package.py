@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -51,7 +51,7 @@ def write_package(card: ModelCard, weights: Mapping[str, Tensor], shelf: Path) -
         emit_weights(folder / WEIGHTS, weights)
         card = card.model_copy(update={"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
         emit_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
-    return folder
+    return shelf / card.name
 
 
 def make_card(model: ForeignModel, network: NetworkSpec, name: str, version: str, licence: str) -> ModelCard:
@@ -139,16 +139,26 @@ def _skeleton(network: NetworkSpec) -> nn.Module:
 
 
 def emit_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write safetensors and read them back."""
+    """Write safetensors and read them back.
+
+    Raises:
+        OutputError: they could not be written completely.
+    """
     # One parameter under two names shares memory, which safetensors does not take.
     own = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(own, temporary)
+        except SafetensorError as error:  # no OSError, even where the disk is full
+            raise OutputError(f"{path} could not be written: {error}.") from error
 
     def check(temporary: Path) -> None:
         with safe_open(temporary, framework="pt") as file:
             if any(not torch.equal(file.get_tensor(name), tensor) for name, tensor in own.items()):
                 raise OutputError(f"{path} read back differently from what was written.")
 
-    emit(path, lambda temporary: save_file(own, temporary), check)
+    emit(path, write, check)
 
 
 def network_spec(model: ForeignModel) -> NetworkSpec:

@@ -9,6 +9,7 @@ import pytest
 from medseg.cli import main
 from medseg.models.store import load_model
 from tests.models.importers.foreign_folders import write_nnunet
+from tests.training.test_checkpoint import no_file_above
 
 
 def run(*arguments: str | Path) -> int:
@@ -48,3 +49,14 @@ def test_a_refusal_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "empty").mkdir()
     assert run("models", "import", tmp_path / "empty", "--name", "x", "-o", tmp_path) == 66
     assert capsys.readouterr().err.startswith("Error: empty: is neither an nnU-Net v2 model folder")
+
+
+def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["models", "import", write_nnunet(tmp_path / "theirs"), "--name", "mine", "-o", tmp_path / "shelf"]
+    with no_file_above(1000):
+        assert run(*command) == 74
+    assert "weights.safetensors could not be written" in capsys.readouterr().err
+    assert run(*command) == 0
+    assert load_model(tmp_path / "shelf" / "mine").card.name == "mine"

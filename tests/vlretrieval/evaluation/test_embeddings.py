@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,19 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_text("words")
     with pytest.raises(DataError, match="no vectors"):
         read_embeddings(tmp_path / "bad.npz")
+    np.save(tmp_path / "bad.npy", np.ones((2, 3)))
+    with pytest.raises(DataError, match="one array without a name") as refused:
+        read_embeddings(tmp_path / "bad.npy")
+    assert "`vectors` and `studies`" in refused.value.advice
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_that_was_damaged_on_its_way(tmp_path: Path, save: Callable[..., None]) -> None:
+    path = tmp_path / "bad.npz"
+    vectors = np.random.default_rng(0).normal(size=(50, 8))
+    save(path, vectors=vectors, studies=np.array([f"s{n}" for n in range(50)]))
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:600] + bytes(1000) + whole[1600:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"bad\.npz holds no vectors"):
+            read_embeddings(path)

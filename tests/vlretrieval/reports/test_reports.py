@@ -16,7 +16,7 @@ from medseg.errors import DataError
 from vlretrieval.evaluation.reports import cross_validate, evaluate_reports
 from vlretrieval.reports.classifier import FindingClassifier
 from vlretrieval.reports.features import report_terms
-from vlretrieval.reports.notes import read_notes
+from vlretrieval.reports.notes import match_notes, read_notes
 from vlretrieval.reports.table import patient_in, read_reports
 
 FILL = (
@@ -86,6 +86,23 @@ def test_a_patient_or_report_of_the_test_is_not_learned_from(tmp_path: Path) -> 
         evaluate_reports(test, test, quick)
 
 
+def test_a_row_number_is_nobody_of_another_table(tmp_path: Path) -> None:
+    """Without a column of ids the first reports of two files are two reports of two patients."""
+    test, train = (_nameless(write_reports(tmp_path / f"{n}.csv", 40, n)) for n in (11, 12))
+    assert evaluate_reports(read_reports(train), read_reports(test), quick).left_out == 0
+    assert len(set(read_reports(train).patients)) == 40
+    with pytest.raises(DataError, match="also in the test"):  # the words are the same
+        evaluate_reports(read_reports(train), read_reports(train), quick)
+
+
+def _nameless(path: Path) -> Path:
+    """The table without its column of ids."""
+    rows = list(csv.reader(path.read_text().splitlines()))
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(row[1:] for row in rows)
+    return path
+
+
 def _joined(out: Path, first: Path, second: Path) -> Path:
     out.write_text(first.read_text() + "".join(second.read_text().splitlines(keepends=True)[1:]))
     return out
@@ -143,6 +160,25 @@ def test_tables_that_hold_no_reports(tmp_path: Path, text: str, said: str) -> No
         read_reports(path)
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,Goitre, large.,1,0\n", "line 2: the row has more cells"),
+        ("a,None.,0,0\n\nb,Goitre, large.,1,0\n", "line 4: the row has more cells"),
+        ('a,"Two\nlines.",0,0\nb,Goitre.,1\n', "line 4: the row has fewer cells"),
+    ],
+)
+def test_a_row_that_does_not_fill_the_header_is_refused(tmp_path: Path, rows: str, said: str) -> None:
+    """A comma in a text without quotes would move every label under another finding's name."""
+    path = tmp_path / "rows.csv"
+    path.write_text(f"id,report,Goitre,Effusion\n{rows}")
+    with pytest.raises(DataError, match=f"rows.csv, {said}") as refused:
+        read_reports(path)
+    assert "double quotes" in refused.value.advice
+    path.write_text('id,report,Goitre,Effusion\na,"Goitre, large.",1,0\n')
+    assert read_reports(path).labels.tolist() == [[1, 0]]
+
+
 def test_tables_without_a_common_finding(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,report,Goitre\n1,goitre,1\n2,none,0\n")
     test = read_reports(write_reports(tmp_path / "b.csv", 20, 9))
@@ -172,6 +208,36 @@ def test_notes_of_an_archive(tmp_path: Path) -> None:
     path.write_text("patient,report\nP1,Goitre.\n")
     with pytest.raises(DataError, match="which study"):
         read_notes(path)
+    path.write_text("id,patient\n,P1\n")
+    with pytest.raises(DataError, match="row 1 names no study"):
+        read_notes(path)
+
+
+def test_notes_find_their_studies_by_name_or_by_the_end_of_a_path(tmp_path: Path) -> None:
+    studies = [Path(f"/scans/{name}") for name in ("P1/ct.nii.gz", "P2/ct.nii.gz", "P2/old.nii.gz", "x", "x.zip")]
+    path = tmp_path / "notes.csv"
+    path.write_text("id,report\nP1/ct.nii.gz,First.\nscans/P2/ct,Second.\nold,Third.\nx.zip,Fourth.\nP3/ct,.\nlost,.\n")
+    found, lost = match_notes(read_notes(path), studies)
+    reports = {str(study): note.report for study, note in found.items()}
+    assert reports == {
+        "/scans/P1/ct.nii.gz": "First.",
+        "/scans/P2/ct.nii.gz": "Second.",
+        "/scans/P2/old.nii.gz": "Third.",
+        "/scans/x.zip": "Fourth.",
+    }
+    assert lost == ("P3/ct", "lost")
+    assert match_notes(read_notes(path), [*studies, studies[0]])[0] == found  # a study that is given twice is one
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [("ct,P1", r"note on ct could be about 2 studies: /scans/P1/ct.nii.gz"), ("P1/ct,P1\nscans/P1/ct,P1", "Two notes")],
+)
+def test_a_note_that_could_be_about_two_is_refused(tmp_path: Path, rows: str, said: str) -> None:
+    path = tmp_path / "notes.csv"
+    path.write_text(f"id,patient\n{rows}\n")
+    with pytest.raises(DataError, match=said):
+        match_notes(read_notes(path), [Path("/scans/P1/ct.nii.gz"), Path("/scans/P2/ct.nii.gz")])
 
 
 @pytest.mark.real

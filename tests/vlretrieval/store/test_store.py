@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,12 +177,117 @@ def test_organs_without_a_study_are_nobodys(store: Store) -> None:
     assert len(found) == 13
 
 
+@contextmanager
+def disk_full(largest: int) -> Iterator[None]:
+    """Files that grow beyond this many bytes fail, as on a disk that is nearly full."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+
+@pytest.fixture
+def illustrated(tmp_path: Path) -> Store:
+    """Studies with pictures, the fourth Zaphod's; one gone of twelve in a file is too few for the file to be packed."""
+    made = Store.create(tmp_path / "archive", INFO)
+    picture = np.random.default_rng(5).bytes
+    entries = [entry(n, v, "zaphod" if n == 4 else "", thumbnail=picture(50_000)) for n, v in enumerate(planted(12), 1)]
+    made.add(entries)
+    made.tidy()
+    return made
+
+
+def traces_of_zaphod(store: Store) -> list[bytes]:
+    folder = Path(store.uri)
+    held = bytes_of(folder)
+    traces = [b"zaphod", b"name4", f"{tag(4)}x".encode(), planted(12)[3].tobytes(), (-planted(12)[3]).tobytes()]
+    return [trace for trace in traces if trace in held]
+
+
+def test_a_deletion_that_the_disk_did_not_bear_is_finished_by_the_next_writer(illustrated: Store) -> None:
+    assert len(traces_of_zaphod(illustrated)) == 5
+    with disk_full(100_000), pytest.raises(OutputError, match="could not be written"):
+        illustrated.delete_patient("zaphod")
+    assert len(illustrated.keys("patient = 'zaphod'")) == 0
+    assert traces_of_zaphod(illustrated)
+    again = Store.open(illustrated.uri)
+    assert again.finish() == 1
+    assert traces_of_zaphod(again) == []
+    assert again.finish() == 0
+    assert len(again) == 11
+    assert again.by_words(f"{tag(5)}x", 3).keys.tolist() == [5]
+
+
+def test_a_deletion_that_was_killed_between_its_tables_is_finished(illustrated: Store) -> None:
+    illustrated._owe(np.array([4]), purge=True)
+    illustrated._studies.delete("key = 4")
+    again = Store.create(illustrated.uri, INFO)
+    assert traces_of_zaphod(again) == []
+    assert len(again.nearest(-planted(12)[3], 99, organ="spleen")) == 11
+
+
+def test_organs_that_an_older_version_left_of_a_deleted_study_go(illustrated: Store) -> None:
+    illustrated._studies.delete("key = 4")  # and killed, without a note of it
+    again = Store.create(illustrated.uri, INFO)
+    assert traces_of_zaphod(again) == []
+    assert len(again.nearest(-planted(12)[3], 99, organ="spleen")) == 11
+
+
+def test_a_number_that_is_to_go_is_not_given_again(illustrated: Store) -> None:
+    illustrated._owe(np.array([12]), purge=True)
+    illustrated._studies.delete("key = 12")
+    assert illustrated.add([entry(13, planted(1, 99)[0])]) == [13]
+    illustrated.finish()
+    assert illustrated.keys().tolist() == [*range(1, 12), 13]
+
+
+def test_a_note_that_nobody_can_read_costs_no_study(illustrated: Store) -> None:
+    illustrated._studies.delete("key = 4")
+    (Path(illustrated.uri) / "unfinished.json").write_text("{")
+    again = Store.create(illustrated.uri, INFO)
+    assert traces_of_zaphod(again) == []
+    assert len(again) == 11
+    assert not (Path(illustrated.uri) / "unfinished.json").exists()
+
+
+def test_another_scan_under_the_same_path_replaces_the_first(illustrated: Store) -> None:
+    """And no byte of the first is left when the patient is deleted."""
+    new = entry(40, planted(1, 99)[0], "zaphod")
+    illustrated.add([replace(new, study=replace(new.study, path="/scans/4"))])
+    assert sorted(illustrated.rows("path")).count(("/scans/4",)) == 1
+    assert len(illustrated.keys("id = 'id4'")) == 0
+    illustrated.delete_patient("zaphod")
+    assert traces_of_zaphod(illustrated) == []
+    assert len(illustrated) == 11
+
+
+def test_another_report_and_patient_are_stored_and_found(illustrated: Store) -> None:
+    illustrated.amend({4: {"report": "It's a zebrafinch sign.", "patient": "ford"}, 99: {"report": "Nobody."}})
+    (study,) = illustrated.studies([4])
+    assert (study.report, study.patient, study.name) == ("It's a zebrafinch sign.", "ford", "name4")
+    assert illustrated.by_words("zebrafinch", 5).keys.tolist() == [4]
+    assert illustrated.by_words(f"hidden{tag(4)}", 5).keys.tolist() == [4]
+    illustrated.amend({4: {"report": "Goitre."}})
+    assert illustrated.by_words("zebrafinch", 5).keys.tolist() == []
+    assert np.allclose(illustrated.vectors(4).organs["spleen"], -planted(12)[3], atol=1e-6)
+    illustrated.delete_patient("ford")
+    assert traces_of_zaphod(illustrated) == []
+    assert b"ebrafinch" not in bytes_of(Path(illustrated.uri))
+
+
 def test_nothing_else_is_taken_for_an_archive(tmp_path: Path) -> None:
     with pytest.raises(NoScanError, match="holds no archive"):
         Store.open(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
     (tmp_path / "file").write_text("words")
     with pytest.raises(DataError, match="is a file"):
         Store.open(tmp_path / "file")
+    with pytest.raises(NoScanError, match="holds no archive"):
+        Store.open(tmp_path / "file" / "typo")
+    with pytest.raises(OutputError, match="could not be written"):
+        Store.create(tmp_path / "file" / "typo", INFO)
     import lancedb
     import pyarrow as pa
 

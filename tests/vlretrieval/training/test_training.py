@@ -23,7 +23,7 @@ from vlretrieval.archive import load_encoder
 from vlretrieval.cli import main
 from vlretrieval.facts.kinds import PAROTIDS
 from vlretrieval.inputs import StudyInput
-from vlretrieval.package import list_packages, load_package
+from vlretrieval.package import list_packages, load_package, read_card, write_card
 from vlretrieval.profile import OrganProfile, Profile
 from vlretrieval.training.batch import pair_truth
 from vlretrieval.training.config import RetrievalConfig, load_config
@@ -192,6 +192,26 @@ def test_a_package_holds_what_was_measured_and_how(trained: Path) -> None:
     assert card.training["studies"] == 6
     assert card.segmenter == "tissue-hu"
     assert card.options["judges"] is False  # of reports no sentence is known to be true by itself
+    assert card.training["losses"] == {"pairs": 1.0, "matching": 0.5}
+
+
+@pytest.mark.parametrize("losses", [None, {"statements": 4.0, "attributes": 2.0}])
+def test_a_matching_head_that_was_not_trained_judges_nothing(
+    trained: Path, tmp_path: Path, losses: dict[str, float] | None
+) -> None:
+    """By what the card says; one of before losses stood on cards says nothing, and that is no yes."""
+    import shutil
+
+    features = np.random.default_rng(0).normal(size=(3, load_encoder(str(trained / "run" / "package"), ()).features))
+    judged = load_encoder(str(trained / "run" / "package"), ()).match("a large body", features)
+    assert judged is not None
+    assert np.isfinite(judged).all()
+    copy = shutil.copytree(trained / "run" / "package", tmp_path / "package")
+    card = read_card(copy / "model.json")
+    training = {name: value for name, value in card.training.items() if name != "losses"}
+    training |= {} if losses is None else {"losses": losses}
+    write_card(copy, card.model_copy(update={"training": training}))
+    assert load_encoder(str(copy), ()).match("a large body", features) is None
 
 
 def test_an_archive_is_searched_by_a_trained_models_vectors(trained: Path, tmp_path: Path) -> None:
@@ -209,6 +229,7 @@ def test_an_archive_is_searched_by_a_trained_models_vectors(trained: Path, tmp_p
     )
     found = json.loads(run("search", "a large body", "-a", tmp_path / "a", "--model", package, "--json", "--rerank"))
     assert len(found["hits"]) == 2
+    assert found["notes"] == []
     assert any("cosine" in reason for hit in found["hits"] for reason in hit["why"])
     like = json.loads(
         run("search", "--like", trained / "scan1.nii.gz", "-a", tmp_path / "a", "--model", package, "--json")
