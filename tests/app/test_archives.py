@@ -119,6 +119,7 @@ def like(archives: Archives, archive: Path, study: str, words: str = "", organ: 
     return found(answered(archives, archives.search_like(VISITOR, archive, study, words=words, organ=organ, hits=10)))
 
 
+@pytest.mark.slow
 def test_a_scan_finds_its_like_with_and_without_a_result(
     archives: Archives, archive: Path, scans: Path, desk: Desk, tmp_path: Path
 ) -> None:

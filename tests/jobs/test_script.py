@@ -74,6 +74,7 @@ def test_an_unknown_model_and_an_empty_folder_are_exit_code_1(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_names_that_are_no_utf8_end_no_batch(tmp_path: Path) -> None:
     """As old archives and unpacked zips bring them: the scan is computed, the damaged one named, all others done."""
     inputs, out = tmp_path / "in", tmp_path / "out"

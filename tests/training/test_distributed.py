@@ -139,6 +139,7 @@ def test_a_rank_that_dies_or_hangs_ends_the_run_within_a_minute(tmp_path: Path, 
             process.communicate()
 
 
+@pytest.mark.slow
 def test_the_first_rank_dies_and_the_other_says_so(tmp_path: Path) -> None:
     first, second = start(tmp_path, "endless")
     try:
@@ -164,6 +165,7 @@ def test_ranks_that_see_different_checkpoints_do_not_go_on(pair: Pair) -> None:
     assert all("different checkpoints" in text and "rank 0 step 0, rank 1 none" in text for text in said), said
 
 
+@pytest.mark.slow
 def test_a_rank_that_ends_while_data_are_prepared_leaves_a_sentence_to_the_others(tmp_path: Path) -> None:
     said = [process.communicate(timeout=120)[1] for process in start(tmp_path, "unprepared")]
     assert "WorkerError: Another rank ended or hangs" in said[0]

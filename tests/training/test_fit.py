@@ -59,6 +59,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_real_process_grows_by_what_was_foretold() -> None:
     done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)
     options = {"channels": [16, 32, 64], "deep_supervision": 1}

@@ -39,6 +39,7 @@ def test_ranks_without_a_meeting_place_are_refused() -> None:
         adopt_open_mpi(dict(TOLD))
 
 
+@pytest.mark.slow
 def test_the_command_does_not_train_alone_beside_others(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "medseg", "train", "smoke", "-o", str(tmp_path / "run")]
     environment = {name: text for name, text in os.environ.items() if name not in MEET} | TOLD

@@ -173,6 +173,7 @@ def test_a_plan_for_other_data_touches_nothing_unasked(tmp_path: Path) -> None:
     assert len(read_index(tmp_path / "mine-data/index.json").cases) == 6
 
 
+@pytest.mark.slow
 def test_a_network_for_a_gpu_says_what_it_costs_without_one(dataset: Path, tmp_path: Path) -> None:
     for room, said in ((Room("cuda", 81920), "about 16 times as long on a CPU"), (ROOM, "")):
         text = plan_and_write(dataset, tmp_path / f"{room.device}.yaml", None, room).read_text()
