@@ -23,8 +23,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medseg.imaging.emit import emit_json
+from medseg.models.tensors import emit_tensors
 from medseg.results.preview import plane
-from medseg.training.checkpoint import emit_tensors
 from medseg.training.trainer import Trainer
 from vlretrieval.evaluation.ranking import auroc, score_queries
 from vlretrieval.evaluation.statistics import bootstrap

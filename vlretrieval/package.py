@@ -20,7 +20,7 @@ from torch import Tensor
 
 from medseg.errors import ModelIntegrityError, UnknownModelError
 from medseg.imaging.emit import emit_bytes, emit_text, sha256_file
-from medseg.training.checkpoint import emit_tensors
+from medseg.models.tensors import emit_tensors
 from vlretrieval.model import VLModel
 
 CARD, WEIGHTS, WORDS = "model.json", "weights.safetensors", "vocabulary.json"

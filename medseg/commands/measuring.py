@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 from tyro.conf import Positional, arg
 
 from medseg.commands.arguments import MaybeOut, Out
+
+if TYPE_CHECKING:
+    from medseg.evaluation.scorecard import Scorecard
+
+COMPARISON = "comparison.json"
 
 
 def evaluate(
@@ -48,8 +54,6 @@ def evaluate(
 
     from medseg.errors import ConfigError
     from medseg.evaluation import evaluate as score
-    from medseg.evaluation.paired import compare_cards, comparison_table
-    from medseg.imaging.emit import emit_json
 
     if seeds and not against:
         raise ConfigError("--seeds are further seeds for a comparison.", advice="Say with what: --against FOLDER.")
@@ -64,17 +68,23 @@ def evaluate(
     )
     card = scored(predictions, out=out)
     Console().print(card.table())
-    comparison = out / "comparison.json"
-    comparison.unlink(missing_ok=True)  # of scores that stood here before
+    (out / COMPARISON).unlink(missing_ok=True)  # of scores that stood here before
     if against:
-        again, others = list(map(scored, seeds)), list(map(scored, against))
-        found = compare_cards([card, *again], others)
-        for note in dict.fromkeys(note for one in (*again, *others) for note in one.notes):
-            print(f"Further masks: {note}")
-        Console().print(comparison_table(found))
-        emit_json(comparison, found)
+        _compare([card, *map(scored, seeds)], list(map(scored, against)), out / COMPARISON)
     print(f"Scores: {out}")
     return 0
+
+
+def _compare(ours: Sequence[Scorecard], theirs: Sequence[Scorecard], out: Path) -> None:
+    """Say and write whether one model is better; of the first card all has been told already."""
+    from medseg.evaluation.paired import compare_cards, comparison_table
+    from medseg.imaging.emit import emit_json
+
+    found = compare_cards(ours, theirs)
+    for note in dict.fromkeys(note for card in (*ours[1:], *theirs) for note in card.notes):
+        print(f"Further masks: {note}")
+    Console().print(comparison_table(found))
+    emit_json(out, found)
 
 
 def benchmark(

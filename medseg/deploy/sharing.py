@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.imaging.emit import sha256_file
+from medseg.models.tensors import emit_tensors
 from medseg.networks.shared_kernels import SharedConv3d
-from medseg.training.checkpoint import emit_tensors
 
 ITERATIONS = 8
 ROUNDS = 8

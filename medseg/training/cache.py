@@ -21,8 +21,8 @@ import torch
 from medseg.errors import OutputError
 from medseg.imaging.emit import sha256_file
 from medseg.imaging.volume import Array
+from medseg.models.tensors import emit_tensors
 from medseg.training.cases import CaseFiles, TrainingCase, load_case
-from medseg.training.checkpoint import emit_tensors
 
 VERSION = 2  # count up whenever `load_case` makes something else of the same files
 _TYPES = {"I16": np.int16, "U8": np.uint8, "BOOL": np.bool_}

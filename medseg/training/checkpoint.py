@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medseg.errors import DataError, OutputError
-from medseg.imaging.emit import emit
+from medseg.errors import DataError
+from medseg.models.tensors import bytes_of, emit_tensors
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 
@@ -93,44 +91,6 @@ def find_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def emit_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None, keep: Path | None = None
-) -> Path:
-    """Write tensors as safetensors, complete and verified, or not at all.
-
-    Args:
-        path: where the file is to appear.
-        tensors: contiguous, by name.
-        metadata: strings for the header.
-        keep: name under which the file that stood at `path` stays.
-
-    Raises:
-        OutputError: it could not be written completely; `path` is as it was before.
-    """
-
-    def write(temporary: Path) -> None:
-        try:
-            save_file(dict(tensors), temporary, metadata)
-        except SafetensorError as error:  # no OSError, even where the disk is full
-            raise OutputError(f"{path} could not be written: {error}.") from error
-
-    def check(temporary: Path) -> None:
-        _check(path, temporary, tensors)
-        if keep is not None and path.is_file():
-            _keep(path, keep)
-
-    return emit(path, write, check)
-
-
-def _keep(path: Path, keep: Path) -> None:
-    """A second name for the old file: `path` is there at every moment."""
-    name = keep.with_name(f".part-{keep.name}")
-    with suppress(OSError):  # a file system without hard links keeps one checkpoint instead of two
-        name.unlink(missing_ok=True)
-        os.link(path, name)
-        os.replace(name, keep)
-
-
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of a checkpoint file.
 
@@ -154,7 +114,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(_bytes(tensors[name]).numpy().data)
+        digest.update(bytes_of(tensors[name]).numpy().data)
     return digest.hexdigest()
 
 
@@ -164,15 +124,3 @@ def _prefixed(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
-
-
-def _check(path: Path, temporary: Path, tensors: Mapping[str, Tensor]) -> None:
-    with safe_open(temporary, framework="pt") as file:
-        for name, wanted in tensors.items():
-            # Compared as bytes: a NaN equals itself, and nothing is rounded.
-            if not torch.equal(_bytes(file.get_tensor(name)), _bytes(wanted)):
-                raise OutputError(f"{path}: {name} read back differently from what was written.")
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)

@@ -13,10 +13,10 @@ from medseg.imaging.emit import emit_text, sha256_file
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, InputSpec, ModelCard, NetworkSpec
 from medseg.models.store import CARD, WEIGHTS
+from medseg.models.tensors import emit_tensors
 from medseg.runtime.provenance import now, versions
 from medseg.training.anatomy_prior import build_anatomy
 from medseg.training.cases import TrainingCase, data_digest
-from medseg.training.checkpoint import emit_tensors
 from medseg.training.config import TrainConfig
 
 

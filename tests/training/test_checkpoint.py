@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from medseg.errors import DataError, OutputError
+from medseg.models.tensors import emit_tensors
 from medseg.networks.optimized_unet import Optimized3DUNet
 from medseg.training.checkpoint import (
     LAST,
     PREVIOUS,
     Learner,
-    emit_tensors,
     find_checkpoint,
     load_checkpoint,
     read_checkpoint,

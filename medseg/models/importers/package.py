@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError, ModelImportError, OutputError
-from medseg.imaging.emit import emit, emit_text, sha256_file
+from medseg.errors import ConfigError, ModelImportError
+from medseg.imaging.emit import emit_text, sha256_file
 from medseg.labels import LabelTable
 from medseg.models.card import InputSpec, ModelCard, NetworkSpec
 from medseg.models.importers.foreign import ForeignModel
 from medseg.models.store import CARD, WEIGHTS
+from medseg.models.tensors import emit_tensors
 from medseg.models.versions import new_place
 from medseg.networks.catalogue import build_network
 from medseg.runtime.provenance import now, versions
@@ -48,7 +47,9 @@ def write_package(card: ModelCard, weights: Mapping[str, Tensor], shelf: Path) -
         OutputError: it could not be written.
     """
     with new_place(shelf, card.name, card.version) as folder:
-        emit_weights(folder / WEIGHTS, weights)
+        # One parameter under two names shares memory, which safetensors does not take.
+        own = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+        emit_tensors(folder / WEIGHTS, own)
         card = card.model_copy(update={"files": {WEIGHTS: sha256_file(folder / WEIGHTS)}})
         emit_text(folder / CARD, card.model_dump_json(indent=2) + "\n")
     return shelf / card.name
@@ -136,29 +137,6 @@ def _skeleton(network: NetworkSpec) -> nn.Module:
             return build_network(network.name, network.options)
     except (NotImplementedError, RuntimeError):
         return build_network(network.name, network.options)
-
-
-def emit_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write safetensors and read them back.
-
-    Raises:
-        OutputError: they could not be written completely.
-    """
-    # One parameter under two names shares memory, which safetensors does not take.
-    own = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
-
-    def write(temporary: Path) -> None:
-        try:
-            save_file(own, temporary)
-        except SafetensorError as error:  # no OSError, even where the disk is full
-            raise OutputError(f"{path} could not be written: {error}.") from error
-
-    def check(temporary: Path) -> None:
-        with safe_open(temporary, framework="pt") as file:
-            if any(not torch.equal(file.get_tensor(name), tensor) for name, tensor in own.items()):
-                raise OutputError(f"{path} read back differently from what was written.")
-
-    emit(path, write, check)
 
 
 def network_spec(model: ForeignModel) -> NetworkSpec:
