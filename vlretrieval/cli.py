@@ -70,7 +70,7 @@ def search(
         organ: With --like, compare this organ alone.
         hits: How many.
         model: Name or folder of the encoder, where it is not the one that the archive names.
-        rerank: Let the matching head of a trained model put the first hits in order.
+        rerank: Let the matching head of a trained model put the first hits in order; for words, not for --like.
         json: Print the hits as JSON, for programs.
     """
     from vlretrieval.console import search_and_report

@@ -88,12 +88,9 @@ def search_and_report(
     """Search and print. Exit code 0 also where nothing was found.
 
     Raises:
-        MedsegError: no archive, or a question that it cannot answer.
+        MedsegError: no archive, a question that it cannot answer, or options that do not go together.
     """
-    if not words and like is None:
-        raise ConfigError("Nothing is looked for.", advice='Give words ("parotid > 30 ml") or --like CT.')
-    if hits < 1:
-        raise ConfigError(f"--hits is {hits}; 1 is the least.")
+    _check_question(words, like, organ, hits, rerank=rerank)
     searcher = open_archive(archive_uri(archive), model)
     found = _find_like(searcher, like, words, organ, hits) if like else searcher.by_words(words, hits, rerank=rerank)
     if as_json:
@@ -101,6 +98,18 @@ def search_and_report(
         return 0
     _print_hits(found)
     return 0
+
+
+def _check_question(words: str, like: Path | None, organ: str, hits: int, *, rerank: bool) -> None:
+    """Nothing that was asked for is left out unsaid."""
+    if not words and like is None:
+        raise ConfigError("Nothing is looked for.", advice='Give words ("parotid > 30 ml") or --like CT.')
+    if hits < 1:
+        raise ConfigError(f"--hits is {hits}; 1 is the least.")
+    if like and rerank:
+        raise ConfigError("--rerank judges words, and with --like they only filter.", advice="Leave one of the two out.")
+    if organ and not like:
+        raise ConfigError("--organ belongs to --like.", advice="Name the organ in the words instead.")
 
 
 def _find_like(searcher: Searcher, like: Path, words: str, organ: str, hits: int) -> Found:

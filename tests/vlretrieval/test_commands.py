@@ -133,6 +133,19 @@ def test_a_scan_finds_its_like_and_not_itself(archive: Path, scans: Path, tmp_pa
     assert "no organ 'spleen'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--like", "scan.nii.gz", "--rerank"), "--rerank judges words"),
+        (("body", "--organ", "body"), "--organ belongs to --like"),
+    ],
+)
+def test_options_that_would_be_left_out_unsaid_are_refused(archive: Path, options: tuple[str, ...], told: str) -> None:
+    done = vlretrieval("search", *options, "-a", archive)
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
 def test_the_page_of_hits(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     done = process("search", "zebrafinch", "-a", archive)
