@@ -176,7 +176,8 @@ def _observation(number: int, label: Label) -> Dataset:
     return _item(
         ObservationNumber=number,
         ReferencedROINumber=number,
-        RTROIInterpretedType="EXTERNAL" if label.name == "body" else "ORGAN",
+        # Never EXTERNAL, by which doses are reckoned: a "body" may be what is left of one beside fat, lungs and bone.
+        RTROIInterpretedType="ORGAN",
         ROIInterpreter=None,
         RTROIIdentificationCodeSequence=[identity],
     )

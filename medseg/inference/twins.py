@@ -80,5 +80,9 @@ def mean_of_twins(network: Predict, twins: Sequence[Twin], sure: float = SURE) -
 
 
 def _is_sure(logits: Tensor, share: Tensor, sure: float) -> bool:
-    """Whether no voxel of [C, i, j, k] that counts comes within `sure` of an organ."""
-    return bool((logits[1:].amax(dim=0) - logits[0])[share > COUNTS].amax() < -sure)
+    """Whether no voxel of [C, i, j, k] that counts comes within `sure` of an organ; False where none counts.
+
+    Windows that overlap by nearly all of themselves share every voxel with so many others.
+    """
+    counting = (logits[1:].amax(dim=0) - logits[0])[share > COUNTS]
+    return len(counting) > 0 and bool(counting.amax() < -sure)

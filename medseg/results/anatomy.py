@@ -52,9 +52,10 @@ def check_anatomy(
     mask, confidence = label_map.labels.copy(), label_map.confidence.copy()
     names = {candidate.name for candidate in accepted}
     dropped = [label for label in labels if label.name in anatomy.field and label.name not in names]
-    heights = height_of_slices(label_map.geometry)
     remove = np.isin(mask, [label.value for label in dropped])
-    remove |= (mask > 0) & np.broadcast_to((heights < low) | (heights > high), mask.shape)
+    for i, plane in enumerate(mask):  # plane by plane: the heights of an oblique scan are a volume in double precision
+        heights = height_of_plane(label_map.geometry, i)
+        remove[i] |= (plane > 0) & ((heights < low) | (heights > high))
     mask[remove] = 0
     confidence[remove] = 0
     findings = _outside(label_map.geometry, low, high, anatomy)
@@ -148,13 +149,10 @@ def field_limits(accepted: list[Candidate], anatomy: Anatomy) -> tuple[float, fl
     return float(np.median(lows)), float(np.median(highs))
 
 
-def height_of_slices(geometry: Geometry) -> Array:
-    """RAS z, mm, of every voxel; broadcasts to the shape of the grid."""
-    row = geometry.affine[2]
-    heights = np.full((1, 1, 1), row[3])
-    for axis, size in enumerate(geometry.shape):
-        if abs(row[axis]) * size > 1e-3:  # an upright scan needs a row of heights, not a volume
-            heights = heights + row[axis] * np.arange(size).reshape([-1 if axis == other else 1 for other in range(3)])
+def height_of_plane(geometry: Geometry, i: int) -> Array:
+    """[j, k] RAS z, mm, of the voxels of plane `i`."""
+    row, (_, num_j, num_k) = geometry.affine[2], geometry.shape
+    heights: Array = row[3] + row[0] * i + row[1] * np.arange(num_j)[:, None] + row[2] * np.arange(num_k)
     return heights
 
 

@@ -21,7 +21,7 @@ class Measurement:
         organ: its name. label: its value in the mask.
         volume_ml: voxels x voxel volume.
         mean_hu, sd_hu: over the organ's voxels; None where it is empty.
-        extent_mm: size of its bounding box towards right, anterior, superior.
+        extent_mm: how far it reaches towards the patient's right, anterior and superior, whatever way the scan lies.
         slices: number of slices (along the axis nearest to superior) that hold it.
         touches_edge: it reaches the first or last voxel of the scan and may be cut off.
         mean_probability: mean of the decided label's probability; None for rules.
@@ -59,7 +59,7 @@ def _row(label: Label, box: tuple[slice, ...] | None, label_map: LabelMap, volum
         volume_ml=round(float(inside.sum()) * label_map.geometry.voxel_ml, 3),
         mean_hu=round(float(hu.mean()), 1),
         sd_hu=round(float(hu.std()), 1),
-        extent_mm=_extent_mm(box, label_map.geometry),
+        extent_mm=_extent_mm(inside, label_map.geometry),
         slices=_slices(inside, label_map.geometry),
         touches_edge=_touches_edge(box, label_map.labels.shape),
         mean_probability=round(float(sure.mean()) / 255, 3) if sure.any() else None,
@@ -72,9 +72,15 @@ def _ras_axes(geometry: Geometry) -> Array:
     return order
 
 
-def _extent_mm(box: tuple[slice, ...], geometry: Geometry) -> tuple[float, float, float]:
-    sizes = [(side.stop - side.start) * step for side, step in zip(box, geometry.spacing_mm, strict=True)]
-    right, anterior, superior = (round(sizes[axis], 1) for axis in _ras_axes(geometry))
+def _extent_mm(inside: Array, geometry: Geometry) -> tuple[float, float, float]:
+    """Voxels are boxes, with corners half a step away. Ends of the lines along k alone can be the furthest ones."""
+    lines = np.argwhere(inside.any(axis=2))
+    held = inside[tuple(lines.T)]
+    first, last = held.argmax(axis=1), held.shape[1] - 1 - held[:, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.column_stack([lines, k]) for k in (first, last)])
+    turn = geometry.affine[:3, :3]
+    spans = np.ptp(ends @ turn.T, axis=0) + np.abs(turn).sum(axis=1)
+    right, anterior, superior = (round(float(span), 1) for span in spans)
     return right, anterior, superior
 
 

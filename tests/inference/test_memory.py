@@ -193,8 +193,30 @@ def test_a_batch_that_does_not_fit_is_left_out_and_no_larger_one_tried() -> None
 def test_a_containers_limit_is_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, free: float | None, total: float | None
 ) -> None:
-    monkeypatch.setattr("medseg.runtime.room._GROUP", tmp_path)
+    monkeypatch.setattr("medseg.runtime.room._GROUPS", tmp_path)
+    monkeypatch.setattr("medseg.runtime.room._OWN", tmp_path / "none")
     (tmp_path / "memory.max").write_text(limit + "\n")
-    (tmp_path / "memory.current").write_text("104857600\n")
+    (tmp_path / "memory.current").write_text("125829120\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 20971520\n")  # makes room when it is asked for
     assert total_mb() == (total or psutil.virtual_memory().total / 2**20)
     assert free_mb() == free if free else free_mb() > 0
+
+
+@pytest.mark.parametrize(
+    ("own", "limited", "files"),
+    [
+        ("0::/jobs/7/step\n", "jobs/7", ("memory.max", "memory.current")),
+        ("9:cpu:/\n4:hugetlb,memory:/jobs/7\n", "memory/jobs/7", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+    ],
+)
+def test_a_jobs_limit_holds_for_what_runs_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, limited: str, files: tuple[str, str]
+) -> None:
+    monkeypatch.setattr("medseg.runtime.room._GROUPS", tmp_path)
+    monkeypatch.setattr("medseg.runtime.room._OWN", tmp_path / "cgroup")
+    (tmp_path / "cgroup").write_text(own)
+    group = tmp_path / limited
+    (group / "step").mkdir(parents=True)
+    for name, megabytes in zip(files, (1000, 100), strict=True):
+        (group / name).write_text(f"{megabytes * 2**20}\n")
+    assert (total_mb(), free_mb()) == (1000, 900)

@@ -93,6 +93,15 @@ def test_what_does_not_count_in_the_blend_asks_for_nothing() -> None:
         assert network.windows == seen
 
 
+def test_where_no_voxel_counts_all_images_are_seen() -> None:
+    """Windows that overlap by nine tenths of themselves share every voxel with so many others."""
+    network, tiles = Network(), torch.full((1, 1, 6, 6, 6), -2 * SURE)
+    refine = mean_of_twins(network, [Twin((2,))])
+    assert refine is not None
+    refine(tiles, network(tiles), torch.full((1, 6, 6, 6), COUNTS / 2))
+    assert network.windows == 2
+
+
 def test_a_doubt_that_one_mirror_image_removes_ends_there() -> None:
     seen: list[Tensor] = []
 

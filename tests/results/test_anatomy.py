@@ -11,7 +11,7 @@ from medseg.imaging.volume import Finding, Geometry, Volume
 from medseg.labels import LabelTable
 from medseg.models.card import Anatomy, FieldLimits, Offset, OrganRange
 from medseg.preprocess.restore import LabelMap
-from medseg.results.anatomy import check_anatomy, height_of_slices
+from medseg.results.anatomy import check_anatomy, height_of_plane
 from tests.phantoms import orient
 
 LABELS = LabelTable.from_names({"brainstem": 1, "spinal_cord": 2, "larynx": 3, "mandible": 4})
@@ -79,7 +79,7 @@ def test_a_head_and_neck_is_kept_and_cut_to_the_field() -> None:
     planted = plant(grid())
     before = planted[0].labels.copy()
     checked, findings = check(planted)
-    heights = np.broadcast_to(height_of_slices(grid()), grid().shape)
+    heights = np.stack([height_of_plane(grid(), i) for i in range(grid().shape[0])])
     expected = np.where(heights < -140, 0, before)  # each of the three says: the field starts at -140 mm
     np.testing.assert_array_equal(checked.labels, expected)
     assert (expected != before).any()
@@ -192,13 +192,24 @@ def test_orientation_changes_nothing(orientation: str) -> None:
     assert said == findings
 
 
-def test_heights_of_an_upright_scan_are_a_row_and_of_a_tilted_one_a_volume() -> None:
-    assert height_of_slices(grid()).shape == (1, 1, grid().shape[2])
-    np.testing.assert_allclose(height_of_slices(grid()).ravel()[[0, 1]], [-160.0, -155.0])
+def test_heights_of_a_plane_upright_and_tilted() -> None:
+    np.testing.assert_allclose(height_of_plane(grid(), 7)[5, :2], [-160.0, -155.0])
     tilted = grid().affine.copy()
-    tilted[2, 1] = 0.5
-    heights = np.broadcast_to(height_of_slices(Geometry((3, 4, 5), tilted)), (3, 4, 5))
-    assert heights[2, 3, 4] == pytest.approx((tilted @ [2, 3, 4, 1])[2])
+    tilted[2, :2] = 0.25, 0.5
+    heights = height_of_plane(Geometry((3, 4, 5), tilted), 2)
+    assert heights.shape == (4, 5)
+    assert heights[3, 4] == pytest.approx((tilted @ [2, 3, 4, 1])[2])
+
+
+def test_a_turned_scan_is_cut_to_the_field_across_its_slices() -> None:
+    angle, turn = np.radians(4), np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    label_map, volume = plant(Geometry(grid().shape, turn @ grid().affine))
+    checked, _ = check((label_map, volume))
+    heights = np.stack([height_of_plane(label_map.geometry, i) for i in range(grid().shape[0])])
+    cut = (label_map.labels > 0) & (checked.labels == 0)
+    assert cut.any()
+    assert heights[cut].max() < heights[checked.labels > 0].min()
 
 
 def test_organs_that_no_reference_showed_together_do_not_vouch_for_each_other() -> None:

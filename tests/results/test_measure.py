@@ -84,7 +84,7 @@ def test_slices_with_a_gap_between_are_counted_not_spanned() -> None:
     assert (row.slices, row.extent_mm[2]) == (5, 18.0)
 
 
-def test_a_sheared_looking_oblique_grid_still_has_the_right_volume() -> None:
+def test_an_oblique_grids_organ_has_its_volume_and_extents_along_the_patients_axes() -> None:
     scan, mask = scan_and_mask()
     angle = np.radians(20)
     turn = np.eye(4)
@@ -92,7 +92,20 @@ def test_a_sheared_looking_oblique_grid_still_has_the_right_volume() -> None:
     grid = Geometry(mask.geometry.shape, turn @ mask.affine)
     row = rows(Volume(scan.hu, grid), Volume(mask.hu, grid))[0]
     assert row.volume_ml == 0.72
-    assert row.extent_mm == (4.0, 10.0, 18.0)
+    across = 10 * np.cos(angle) + 18 * np.sin(angle)
+    assert row.extent_mm == (4.0, round(across, 1), round(18 * np.cos(angle) + 10 * np.sin(angle), 1))
+
+
+def test_a_rod_upright_in_the_patient_is_as_thin_on_an_oblique_grid() -> None:
+    angle = np.radians(25)
+    affine = np.eye(4)
+    affine[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine[:3, 3] = -affine[:3, :3] @ (30.0, 60.0, 60.0)
+    grid = Geometry((60, 120, 120), affine)
+    places = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1)
+    inside = (np.abs(places @ affine[:3, :3].T + affine[:3, 3]) <= (5, 5, 40)).all(axis=-1).astype(np.uint8)
+    row = measure(LabelMap(inside, inside, grid), Volume(inside.astype(np.float32), grid), LABELS)[0]
+    np.testing.assert_allclose(row.extent_mm, (11, 10, 80), atol=2.0)
 
 
 def test_the_phantoms_sphere() -> None:
