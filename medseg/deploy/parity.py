@@ -14,7 +14,7 @@ import numpy as np
 
 from medseg.deploy.references import References
 from medseg.imaging import read_volume
-from medseg.imaging.volume import Array
+from medseg.imaging.volume import Array, Geometry
 from medseg.inference.backends.build import machine_facts
 from medseg.inference.backends.measure import noise_tile, relative_error, side_by_side
 from medseg.inference.backends.predictor import Predictor, patch_of
@@ -109,24 +109,24 @@ class Judge:
         agreements: list[Mapping[str, float | None]] = []
         ours: list[Mapping[str, float | None]] = []
         theirs: list[Mapping[str, float | None]] = []
-        for scan, truth, mask in self._masks(variant):
+        for scan, grid, truth, mask in self._masks(variant):
             agreements.append({organ: dice(mask == value, truth == value) for organ, value in labels.items()})
             if self.references is not None and self.references.covers(scan):
-                ours.append(self.references.dice(scan, mask, labels))
-                theirs.append(self.references.dice(scan, truth, labels))
+                ours.append(self.references.dice(scan, mask, grid, labels))
+                theirs.append(self.references.dice(scan, truth, grid, labels))
         scored, scored_fp32 = _means(ours), _means(theirs)
         both = scored.keys() & scored_fp32.keys()
         means: dict[str, float | None] = dict.fromkeys(labels) if agreements else {}
         means |= _means(agreements)
         return means, {o: scored[o] for o in labels if o in both}, {o: scored_fp32[o] for o in labels if o in both}
 
-    def _masks(self, variant: Predictor) -> Iterator[tuple[Path, Array, Array]]:
+    def _masks(self, variant: Predictor) -> Iterator[tuple[Path, Geometry, Array, Array]]:
         segmenters = [NetworkSegmenter(one, self.package.card) for one in (self._truth, variant)]
         for scan in self.scans:
             volume = read_volume(scan)
             if scan not in self._fp32:
                 self._fp32[scan] = segmenters[0](volume, StageClock()).label_map.labels
-            yield scan, self._fp32[scan], segmenters[1](volume, StageClock()).label_map.labels
+            yield scan, volume.geometry, self._fp32[scan], segmenters[1](volume, StageClock()).label_map.labels
 
 
 def dice(one: Array, other: Array) -> float | None:

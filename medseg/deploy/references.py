@@ -11,7 +11,8 @@ from medseg.evaluation.matching import case_name, find_masks
 from medseg.evaluation.tables import ReferenceIndex, find_index, read_reference_index
 from medseg.imaging.naming import scan_name
 from medseg.imaging.nifti import read_label_map
-from medseg.imaging.volume import Array
+from medseg.imaging.volume import Array, Geometry
+from medseg.training.cases import how_grids_differ
 
 
 class References:
@@ -50,16 +51,25 @@ class References:
         if table and not table.keys() & labels.keys():
             raise DataError(f"The references show {_some(table)}, of which the model knows none: {_some(labels)}.")
 
-    def dice(self, scan: Path, mask: Array, labels: Mapping[str, int]) -> dict[str, float | None]:
+    def dice(self, scan: Path, mask: Array, grid: Geometry, labels: Mapping[str, int]) -> dict[str, float | None]:
         """Dice of every organ that was contoured; 0 for a missed one, None where neither holds it.
 
+        Args:
+            scan: its name is the case's.
+            mask: label map [i, j, k] of the scan.
+            grid: where scan and mask lie.
+            labels: {organ: value in `mask`}.
+
         Raises:
-            DataError: the reference lies on another grid.
+            DataError: the reference lies on another grid than the scan.
         """
         case = _case(scan)
         reference, geometry = read_label_map(self._masks[case])
-        if reference.shape != mask.shape:
-            raise DataError(f"The reference of {case} has {reference.shape} voxels, its scan {mask.shape}.")
+        if not geometry.matches(grid):
+            raise DataError(
+                f"Case {case}: {how_grids_differ(grid, geometry)}",
+                advice=f"Write {self._masks[case].name} on the scan's grid, or leave it out.",
+            )
         table = self._index.labels if self._index and self._index.labels else dict(labels)
         shared = {organ: value for organ, value in table.items() if organ in labels}
         known = None if self._index is None else self._index.known(case)

@@ -17,11 +17,16 @@ from medseg.deploy.parity import Gate, Judge
 from medseg.deploy.quantize import Quantization
 from medseg.deploy.references import References
 from medseg.errors import DataError
+from medseg.imaging import read_volume
+from medseg.imaging.nifti import write_label_map
+from medseg.imaging.volume import Geometry
 from medseg.inference.backends import load_network
 from medseg.inference.backends.openvino_backend import OpenVinoPredictor
 from medseg.inference.backends.torch_backend import TorchPredictor
 from medseg.models.card import VariantFigures
 from medseg.models.store import WEIGHTS, ModelPackage
+from tests.inference.planted import planted_labels, planted_volume
+from tests.phantoms import write_nifti
 
 ORGANS = {"parotid_gland_left", "parotid_gland_right"}
 
@@ -124,10 +129,25 @@ def test_references_are_found_by_name_and_have_to_fit(scans: Path, planted: Mode
     references.require_some([first, Path("p9_ct.nii.gz")], labels)
     with pytest.raises(DataError, match=r"No reference fits a scan .* by name: p0, p1, p2 against p9\."):
         references.require_some([Path("p9_ct.nii.gz")], labels)
-    with pytest.raises(DataError, match="p0"):
-        references.dice(first, np.zeros((3, 3, 3), np.uint8), labels)
-    empty = np.zeros((26, 26, 24), np.uint8)
-    assert references.dice(first, empty, labels) == dict.fromkeys(ORGANS, 0.0)
+    grid, empty = read_volume(first).geometry, np.zeros((26, 26, 24), np.uint8)
+    assert references.dice(first, empty, grid, labels) == dict.fromkeys(ORGANS, 0.0)
+
+
+def test_references_on_another_grid_are_refused(planted: ModelPackage, tmp_path: Path) -> None:
+    """Of as many voxels too: the same organs, stored with two axes turned."""
+    volume = planted_volume((26, 26, 24), (4.0, 4.0, 4.0))
+    write_nifti(tmp_path / "p0_ct.nii.gz", volume)
+    turn = np.diag([-1.0, -1.0, 1.0, 1.0])
+    turn[:2, 3] = 25.0
+    turned = Geometry(volume.geometry.shape, volume.geometry.affine @ turn)
+    labels = planted_labels(volume)
+    write_label_map(tmp_path / "p0_label.nii.gz", labels[::-1, ::-1], turned)
+    judge = Judge(planted, [tmp_path / "p0_ct.nii.gz"], References(tmp_path))
+    with pytest.raises(DataError, match=r"Case p0: .* grids: their corners lie up to 141 mm apart") as caught:
+        judge.figures(TorchPredictor(load_network(planted), "fp32"), weights_file(planted), 4000)
+    assert "p0_label.nii.gz" in caught.value.advice
+    with pytest.raises(DataError, match=r"Case p0: .* \(26, 26, 25\) and \(26, 26, 24\) voxels"):
+        judge.references.dice(Path("p0_ct.nii.gz"), labels, Geometry((26, 26, 25), turned.affine), {})
 
 
 def test_a_data_set_that_was_taken_over_can_judge(scans: Path, planted: ModelPackage, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _bundle(folder: Path, orientation: str | None) -> ForeignModel:
     name, options = _network(config)
     seen = read_preprocessing(config)
     head, remarks = read_postprocessing(config)
-    organs = _organs(metadata, folder / METADATA)
+    organs = _organs(metadata, folder / METADATA, head)
     _check_channels(config, options, organs, head)
     codes = _codes(seen, orientation, config)
     patch, overlap, blend = _window(config)
@@ -105,15 +105,20 @@ def _expect_reference(config: BundleConfig, node: Any, section: str) -> None:
         raise ModelImportError(config.path, f"runs {node} in place of {section}.", advice=_ADVICE)
 
 
-def _organs(metadata: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Names of the channels after background."""
+def _organs(metadata: Mapping[str, Any], path: Path, head: str) -> tuple[str, ...]:
+    """Names of the channels after background, which need not be listed."""
     try:
         definition = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        names = [str(definition[key]) for key in sorted(definition, key=int)]
+        named = {int(key): str(definition[key]) for key in sorted(definition, key=int)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"does not name the output's channels ({type(error).__name__}: {error})."
         raise ModelImportError(path, reason, advice="Complete network_data_format.outputs.pred.channel_def.") from error
-    return organ_names([n for n in names if n.strip().lower() != "background"], path)
+    organs = {channel: name for channel, name in named.items() if name.strip().lower() != "background"}
+    if head == "softmax" and list(organs) != list(range(1, len(organs) + 1)):
+        listed = ", ".join(f"{channel} {name}" for channel, name in list(named.items())[:3])
+        reason = f"channel_def begins with {listed}; with softmax, background is channel 0 and organs follow from 1 on."
+        raise ModelImportError(path, reason, advice="Mend channel_def, or train with background as channel 0.")
+    return organ_names(organs.values(), path)
 
 
 def _check_channels(config: BundleConfig, options: Mapping[str, Any], organs: tuple[str, ...], head: str) -> None:

@@ -21,12 +21,17 @@ _ADVICE = "Write the step as one of the usual transforms, or convert the model b
 
 @dataclass(frozen=True)
 class Seen:
-    """What the preprocessing says; None where it says nothing."""
+    """What the preprocessing says; None where it says nothing. `passed_over`: steps that are left out."""
 
     codes: str | None = None
     spacing: tuple[float, float, float] | None = None
     scale: Scale = field(default_factory=Scale)
-    remarks: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is done otherwise here, for people."""
+        return tuple(f"{name} of the bundle is left out: windows cover the whole scan." for name in self.passed_over)
 
 
 def read_preprocessing(config: BundleConfig) -> Seen:
@@ -41,9 +46,7 @@ def read_preprocessing(config: BundleConfig) -> Seen:
         if name in _NEUTRAL:
             continue
         if name in _PASSED_OVER:
-            seen = replace(
-                seen, remarks=(*seen.remarks, f"{name} of the bundle is left out: windows cover the whole scan.")
-            )
+            seen = replace(seen, passed_over=(*seen.passed_over, name))
             continue
         if name not in _READERS:
             raise ModelImportError(
@@ -73,7 +76,7 @@ def read_postprocessing(config: BundleConfig) -> tuple[str, tuple[str, ...]]:
         elif name == "AsDiscreted":
             _check_decision(config, node, place)
         elif name in _POST_CLEANING:
-            remarks.append(f"{name} of the bundle is left out; this project removes small islands by its own rule.")
+            remarks.append(f"{name} of the bundle is left out: nothing is removed from the masks or filled.")
         elif name not in _POST_NEUTRAL:
             raise ModelImportError(
                 config.path, f"{place} is {name or 'no transform'}, which is not understood.", advice=_ADVICE
@@ -140,6 +143,8 @@ def _normalise(seen: Seen, arguments: Mapping[str, Any]) -> Seen:
     if subtrahend is not None:
         by = float(_one(divisor))
         return replace(seen, scale=_then(seen.scale, 1 / by, -float(_one(subtrahend)) / by))
+    if seen.passed_over:  # another scale for the network, not just another window around the body
+        raise ValueError(f"mean and deviation are taken after {', '.join(seen.passed_over)}, here of the whole scan")
     return replace(seen, scale=Scale(seen.scale.window_hu, intensity="z-score"))
 
 

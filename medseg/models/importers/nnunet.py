@@ -1,8 +1,9 @@
 """An nnU-Net v2 model folder -> ForeignModel.
 
 Layout: plans.json, dataset.json and fold_N/checkpoint_final.pth. The network saw arrays as SimpleITK reads
-files, [slice, row, column] in the file's own orientation, which nnU-Net neither turns nor stores: it is assumed
-to be that of a scanner's axial CT (LPS), can be told, and stands in the card.
+files, [slice, row, column]. Two of nnU-Net's readers turn them to RAS; with the others they keep the file's own
+orientation, which nnU-Net does not store: it is assumed to be that of a scanner's axial CT (LPS), can be told,
+and stands in the card.
 """
 
 from __future__ import annotations
@@ -17,12 +18,21 @@ from torch import Tensor
 from medseg.errors import ConfigError, ModelImportError
 from medseg.imaging.emit import sha256_file
 from medseg.models.importers.foreign import ForeignModel, in_ras, in_ras_axes, is_orientation
-from medseg.models.importers.nnunet_plans import architecture, configuration, labels, read_json, scale
+from medseg.models.importers.nnunet_plans import (
+    architecture,
+    configuration,
+    labels,
+    read_json,
+    require_usual_preparation,
+    scale,
+)
 from medseg.models.importers.weights import pick_tensors, read_checkpoint, without_prefix
 
 PLANS, DATASET = "plans.json", "dataset.json"
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 _OVERLAP = 0.5
+_TURN_TO_RAS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
+_AS_STORED = ("SimpleITKIO", "NibabelIO", "Tiff3DIO")
 
 
 def read_nnunet(
@@ -64,10 +74,11 @@ def _assemble(
 ) -> ForeignModel:
     _one_ct(dataset, folder / DATASET)
     conf = configuration(plans, name, folder / PLANS)
+    require_usual_preparation(conf, folder / PLANS)
     organs, head, channels = labels(dataset, folder / DATASET)
     outs = len(organs) + (head == "softmax")
     network, options = architecture(conf, outs, folder / PLANS)
-    read_as, sure = _orientation(plans, orientation)
+    read_as, sure = _orientation(plans, orientation, folder / PLANS)
     codes = _array_codes(read_as, plans.get("transpose_forward", [0, 1, 2]))
     mirror = [int(axis) for axis in contents[0].get("inference_allowed_mirroring_axes") or ()]
     # The mean of overlapping regions is taken before they become labels: inside the network alone.
@@ -165,10 +176,15 @@ def _configuration_name(content: Mapping[str, Any], folder: Path) -> str:
     return folder.name.rpartition("__")[2]
 
 
-def _orientation(plans: Mapping[str, Any], told: str | None) -> tuple[str, bool]:
+def _orientation(plans: Mapping[str, Any], told: str | None, path: Path) -> tuple[str, bool]:
     """Orientation of the arrays as files were read, i j k, and whether that is certain."""
-    if plans.get("image_reader_writer") == "NibabelIOWithReorient":
+    reader = plans.get("image_reader_writer", _AS_STORED[0])
+    if reader in _TURN_TO_RAS:
         return "RAS", True
+    if reader not in _AS_STORED:
+        own = ", ".join((*_AS_STORED, *_TURN_TO_RAS))
+        reason = f"its scans were read by {reader}, of which nobody here knows how it turns them."
+        raise ModelImportError(path, reason, advice=f"These readers are known: {own}.")
     if told and not is_orientation(told.upper()):
         raise ConfigError(f"--orientation {told} names no three axes of the body.", advice="Write them as RAS or LPS.")
     return (told.upper(), True) if told else ("LPS", False)

@@ -9,6 +9,7 @@ from typing import Any
 
 from medseg.errors import ModelImportError
 from medseg.models.importers.foreign import Scale, organ_names
+from medseg.preprocess.spline import MAX_ANISOTROPY
 
 _USE_3D = "Only 3d_fullres and 3d_lowres can be taken over: train or export one of these."
 _NORMS = {
@@ -20,6 +21,19 @@ _NORMS = {
 }
 _SLOPES = {"LeakyReLU": 0.01, "ReLU": 0.0}
 MAX_STAGES = 12
+_RESAMPLER = "resample_data_or_seg_to_shape"
+_PREPARED_BY = {
+    "preprocessor_name": "DefaultPreprocessor",
+    "resampling_fn_data": _RESAMPLER,
+    "resampling_fn_probabilities": _RESAMPLER,
+}
+_ANY_WAY = {"is_seg": (False,), "separate_z_anisotropy_threshold": (MAX_ANISOTROPY,)}
+_RESAMPLED_WITH: dict[str, dict[str, tuple[Any, ...]]] = {
+    "resampling_fn_data": _ANY_WAY | {"order": (3,), "order_z": (0,), "force_separate_z": (None,)},
+    # The way back is linear along every axis here, in slices that lie far apart too.
+    "resampling_fn_probabilities": _ANY_WAY | {"order": (1,), "order_z": (0, 1), "force_separate_z": (None, False)},
+}
+_WHERE_NOT_SAID = {"order": 3, "force_separate_z": False}  # what nnU-Net's function takes then
 _UNDERSTOOD = {
     "n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "n_conv_per_stage", "n_blocks_per_stage",
     "n_conv_per_stage_decoder", "conv_bias", "norm_op", "norm_op_kwargs", "dropout_op", "dropout_op_kwargs", "nonlin",
@@ -66,6 +80,24 @@ def configuration(plans: Mapping[str, Any], name: str, path: Path) -> dict[str, 
     if len(merged.get("patch_size", ())) != 3:
         raise ModelImportError(path, f"{name} is not three-dimensional.", advice=_USE_3D)
     return merged
+
+
+def require_usual_preparation(conf: Mapping[str, Any], path: Path) -> None:
+    """Refuse a configuration whose scans or logits are resampled in a way that this project does not reproduce.
+
+    Plans that name no preprocessor or resampler are older than the choice and mean the usual ones.
+
+    Raises:
+        ModelImportError: another preprocessor, resampler, or argument of it.
+    """
+    strange = [f"{key} {conf[key]}" for key, usual in _PREPARED_BY.items() if conf.get(key, usual) != usual]
+    for function, known in _RESAMPLED_WITH.items():
+        told = conf.get(f"{function}_kwargs")
+        arguments = {} if told is None else _WHERE_NOT_SAID | told
+        strange += [f"{function} with {k} {v}" for k, v in arguments.items() if v not in known.get(k, ())]
+    if strange:
+        reason = f"{', '.join(strange)} cannot be reproduced."
+        raise ModelImportError(path, reason, advice="Plan and train with nnU-Net's default preprocessing.")
 
 
 def architecture(conf: Mapping[str, Any], out_channels: int, path: Path) -> tuple[str, dict[str, Any]]:

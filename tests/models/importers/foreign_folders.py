@@ -23,9 +23,19 @@ def write_json(path: Path, content: Any) -> Path:
     return path
 
 
+RESAMPLED = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+PREPARED = {
+    "preprocessor_name": "DefaultPreprocessor",
+    "resampling_fn_data": "resample_data_or_seg_to_shape",
+    "resampling_fn_data_kwargs": RESAMPLED,
+    "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+    "resampling_fn_probabilities_kwargs": RESAMPLED | {"order": 1},
+}
+
+
 def plans(kind: str = "plain_conv_unet", **changes: Any) -> dict[str, Any]:
     """plans.json around the architecture of data/KIND.json; `changes` go into 3d_fullres."""
-    fullres = {
+    fullres = PREPARED | {
         "patch_size": [8, 16, 12],
         "spacing": [5.0, 3.0, 4.0],
         "normalization_schemes": ["CTNormalization"],

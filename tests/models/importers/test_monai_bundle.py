@@ -230,12 +230,33 @@ def test_one_organ_by_sigmoid(tmp_path: Path) -> None:
 
 def test_a_step_that_is_passed_over_stands_in_the_card(tmp_path: Path) -> None:
     config = bundle_config()
-    crop = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image"}
-    config["preprocessing"]["transforms"].insert(4, crop)
-    card = load_model(
-        import_models([bundle(tmp_path / "b", preprocessing=config["preprocessing"])], tmp_path, "n")
-    ).card
+    config["preprocessing"]["transforms"].insert(4, CROP)
+    config["postprocessing"]["transforms"].append({"_target_": "KeepLargestConnectedComponentd", "keys": "pred"})
+    sections = {key: config[key] for key in ("preprocessing", "postprocessing")}
+    card = load_model(import_models([bundle(tmp_path / "b", **sections)], tmp_path, "n")).card
     assert any("CropForegroundd of the bundle is left out" in limit for limit in card.limits)
+    assert card.keep_islands
+    assert "KeepLargestConnectedComponentd of the bundle is left out: nothing is removed" in " ".join(card.limits)
+
+
+CROP = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image"}
+PAD = {"_target_": "SpatialPadd", "keys": "image", "spatial_size": [16, 16, 16]}
+Z_SCORE = {"_target_": "NormalizeIntensityd", "keys": "image"}
+
+
+def _before_the_type(*steps: dict[str, Any]) -> dict[str, Any]:
+    config = bundle_config()
+    config["preprocessing"]["transforms"][4:5] = steps
+    return {"preprocessing": config["preprocessing"]}
+
+
+@pytest.mark.parametrize("step", [CROP, PAD])
+def test_a_z_score_of_another_part_of_the_scan_is_refused(step: dict[str, Any], tmp_path: Path) -> None:
+    answer = refused(bundle(tmp_path / "before", **_before_the_type(step, Z_SCORE)))
+    assert f"mean and deviation are taken after {step['_target_']}, here of the whole scan" in answer
+    assert read_bundle(bundle(tmp_path / "after", **_before_the_type(Z_SCORE, step))).scale.intensity == "z-score"
+    fixed = Z_SCORE | {"subtrahend": 40.0, "divisor": 300.0}
+    assert read_bundle(bundle(tmp_path / "fixed", **_before_the_type(step, fixed))).scale.intensity == "window"
 
 
 def refused(folder: Path) -> str:
@@ -363,6 +384,23 @@ def test_yaml_that_unfolds_or_nests_without_end(tmp_path: Path) -> None:
     ):
         (folder / "configs/inference.yaml").write_text(text)
         assert answer in refused(folder)
+
+
+@pytest.mark.parametrize("channels", [{"0": "Spleen", "1": "liver", "2": "background"}, {"0": "Spleen", "1": "liver"}])
+def test_background_has_to_be_the_first_of_softmax_channels(channels: dict[str, str], tmp_path: Path) -> None:
+    meta = metadata()
+    meta["network_data_format"]["outputs"]["pred"]["channel_def"] = channels
+    folder = write_bundle(tmp_path / "bundle", bundle_config(), theirs(UNET).state_dict(), meta)
+    answer = refused(folder)
+    assert answer.startswith("metadata.json: channel_def begins with 0 Spleen, 1 liver")
+    assert "background is channel 0 and organs follow from 1 on" in answer
+
+
+def test_background_need_not_be_listed(tmp_path: Path) -> None:
+    meta = metadata()
+    meta["network_data_format"]["outputs"]["pred"]["channel_def"] = {"1": "Spleen", "2": "liver"}
+    folder = write_bundle(tmp_path / "bundle", bundle_config(), theirs(UNET).state_dict(), meta)
+    assert read_bundle(folder).labels == ("spleen", "liver")
 
 
 def test_channels_without_names(tmp_path: Path) -> None:

@@ -20,7 +20,14 @@ from medseg.networks.catalogue import build_network
 from medseg.preprocess.intensity import normalise
 from medseg.runtime.provenance import StageClock
 from tests.models.importers.facts import FACTS, ours, strip
-from tests.models.importers.foreign_folders import CT_FACTS, fold_weights, plans, write_nnunet
+from tests.models.importers.foreign_folders import (
+    CT_FACTS,
+    PREPARED,
+    RESAMPLED,
+    fold_weights,
+    plans,
+    write_nnunet,
+)
 from tests.models.importers.planted_weights import planted_input
 from tests.phantoms import phantom_volume
 
@@ -127,6 +134,8 @@ def test_mirror_axes_are_those_of_the_body(theirs: list[int] | None, ours: tuple
         ({}, None, "SPL", (4.0, 3.0, 5.0)),
         ({}, "ras", "SAR", (4.0, 3.0, 5.0)),
         ({"image_reader_writer": "NibabelIOWithReorient"}, None, "SAR", (4.0, 3.0, 5.0)),
+        ({"image_reader_writer": "SimpleITKIOWithReorient"}, None, "SAR", (4.0, 3.0, 5.0)),
+        ({"image_reader_writer": "NibabelIO"}, None, "SPL", (4.0, 3.0, 5.0)),
         ({"transpose_forward": [2, 0, 1]}, None, "LSP", (5.0, 4.0, 3.0)),
     ],
 )
@@ -137,6 +146,11 @@ def test_axes(
     assert model.around["orientation"] == codes
     assert model.spacing_mm == spacing
     assert any("are taken to be in LPS order" in remark for remark in model.remarks) == (codes in ("SPL", "LSP"))
+
+
+def test_arrays_of_an_unknown_reader_are_refused(tmp_path: Path) -> None:
+    source = write_nnunet(tmp_path / "theirs", content=plans() | {"image_reader_writer": "MyReader"})
+    assert "plans.json: its scans were read by MyReader" in refused(source, orientation="RAS")
 
 
 @pytest.mark.parametrize("told", ["RRS", "RAX", "RA"])
@@ -155,6 +169,9 @@ def test_plans_of_the_first_versions_describe_the_same_network(tmp_path: Path) -
     new = read_nnunet(write_nnunet(tmp_path / "new"))
     old = plans()
     conf = old["configurations"]["3d_fullres"]
+    for key in PREPARED:
+        del conf[key]
+    del old["image_reader_writer"]
     kwargs = conf.pop("architecture")["arch_kwargs"]
     conf |= {
         "UNet_class_name": "PlainConvUNet",
@@ -259,6 +276,12 @@ def test_datasets_that_do_not_fit(dataset: dict[str, Any], text: str, tmp_path: 
     assert text in refused(write_nnunet(tmp_path / "theirs", dataset=dataset))
 
 
+@pytest.mark.parametrize("way", [{"force_separate_z": False}, {"order_z": 1}, {"separate_z_anisotropy_threshold": 3}])
+def test_a_way_back_that_is_linear_is_ours(way: dict[str, Any], tmp_path: Path) -> None:
+    changes = {"resampling_fn_probabilities_kwargs": RESAMPLED | {"order": 1} | way}
+    assert read_nnunet(write_nnunet(tmp_path / "theirs", **changes)).spacing_mm == (4.0, 3.0, 5.0)
+
+
 def _architecture(**changes: Any) -> dict[str, Any]:
     block = dict(FACTS["plain_conv_unet"]["architecture"])
     kwargs = {"arch_kwargs": block["arch_kwargs"] | changes.pop("arch_kwargs", {})}
@@ -282,6 +305,19 @@ def _architecture(**changes: Any) -> dict[str, Any]:
         ),
         (_architecture(arch_kwargs={"n_stages": 10**9}), "its network has 1000000000 stages"),
         ({"architecture": None}, "does not describe its network"),
+        ({"preprocessor_name": "Mine"}, "preprocessor_name Mine cannot be reproduced"),
+        ({"resampling_fn_data": "no_resampling_hack"}, "resampling_fn_data no_resampling_hack cannot be reproduced"),
+        (
+            {"resampling_fn_probabilities": "resample_torch_fornnunet"},
+            "resampling_fn_probabilities resample_torch_fornnunet cannot",
+        ),
+        (
+            {"resampling_fn_data_kwargs": RESAMPLED | {"order": 1, "force_separate_z": False}},
+            "resampling_fn_data with order 1, resampling_fn_data with force_separate_z False cannot",
+        ),
+        ({"resampling_fn_data_kwargs": {"order": 3}}, "resampling_fn_data with force_separate_z False cannot"),
+        ({"resampling_fn_probabilities_kwargs": RESAMPLED}, "resampling_fn_probabilities with order 3 cannot"),
+        ({"resampling_fn_data_kwargs": RESAMPLED | {"mode": "linear"}}, "resampling_fn_data with mode linear cannot"),
         ({"normalization_schemes": ["RescaleTo01Normalization"]}, "RescaleTo01Normalization cannot be reproduced"),
         ({"spacing": [5.0, 3.0]}, "does not describe configuration 3d_fullres"),
         ({"spacing": [5.0, -3.0, 4.0]}, "gives no valid model card"),
