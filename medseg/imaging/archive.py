@@ -6,11 +6,10 @@ import errno
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from medseg.imaging.naming import printable, scan_name, stray_sibling
 from medseg.imaging.sniff import HEAD_BYTES, describe, sniff_bytes
 from medseg.imaging.stream import CHUNK
 from medseg.imaging.volume import Volume
+from medseg.runtime.scratch import Scratch
 
 MAX_ENTRIES = 100_000
 MAX_TOTAL_BYTES = 8 << 30
@@ -97,11 +97,14 @@ def _read_member(path: Path, member: Member, accept: Acceptance) -> Volume:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[list[Member]]:
-    """The scan files of a zip in a private temporary folder, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
+    """The scan files of a zip in a private temporary folder, which is removed at the end.
+
+    The folder is of the reading rooms' kind: if this process is killed, the next room that starts removes it.
+    """
+    with closing(Scratch("reading")) as scratch:
         try:
             with zipfile.ZipFile(path) as archive:
-                members = list(_unpack(path, archive, Path(folder)))
+                members = list(_unpack(path, archive, scratch.path))
         except zipfile.BadZipFile as error:
             raise _bad_zip(path, error) from error
         except NotImplementedError as error:

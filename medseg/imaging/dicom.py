@@ -56,14 +56,16 @@ def read_dicom_file(path: Path, *, series: str | None = None, accept: Acceptance
         if not own:
             raise NoScanError(path, "is a DICOM directory, not an image.")
         siblings = [f for f in _files(path.parent, nested=False) if f.path.name != path.name]
-        headers = [*own, *(h for h in _headers(path, siblings) if h.series == own[0].series)]
+        beside = _headers(path, siblings)
+        headers = [*own, *(h for h in beside if h.series == own[0].series)]
+    unread = _unread(path, siblings, beside)
     if not own[0].is_ct:
         accept.lift(NotCTError(path, f"is no CT image (modality {own[0].modality or 'unknown'})."))
     if len(headers) == 1 and headers[0].frames == 1:
         advice = "Give the folder with the whole series."
         raise NotVolumeError(path, "is a single slice, and no other slice of its series lies beside it.", advice=advice)
     volume = _read(path, headers, series, accept)
-    return replace(volume, name=scan_name(path))
+    return replace(volume, name=scan_name(path), findings=unread + volume.findings)
 
 
 def read_dicom_files(
@@ -74,7 +76,9 @@ def read_dicom_files(
         headers = _headers(source, files)
     if not headers:
         raise NoScanError(source, "holds no DICOM images.")
-    return _read(source, headers, series, accept)
+    unread = _unread(source, files, headers)
+    volume = _read(source, headers, series, accept)
+    return replace(volume, findings=unread + volume.findings)
 
 
 def _files(folder: Path, *, nested: bool = True) -> Iterator[DicomFile]:
@@ -103,23 +107,52 @@ def _no_slice(folder: Path, label: str, path: Path) -> InputError:
 
 
 def _walk(folder: Path, nested: bool) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:  # of a folder that cannot be listed; without it `os.walk` goes on in silence
+        raise _unseen(folder, Path(error.filename or folder), error) from error
+
     root = folder.resolve()
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(f for f in folders if nested and f != "__MACOSX")
         for name in sorted(names):
             path = Path(parent) / name
             # Hidden files are the droppings of file managers ('._IM1.dcm' of macOS is not the image).
-            if not name.startswith(".") and name.upper() != "DICOMDIR" and _is_inside(path, root):
+            if not name.startswith(".") and name.upper() != "DICOMDIR" and _is_inside(folder, path, root):
                 yield path
 
 
-def _is_inside(path: Path, root: Path) -> bool:
+def _is_inside(source: Path, path: Path, root: Path) -> bool:
     """A regular file, not a pipe or device, and not a link out of the folder."""
     try:
         regular = stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
+    except OSError as error:
+        # A link that leads nowhere, or a file that was just deleted, is no slice.
+        if os.path.islink(path) or isinstance(error, FileNotFoundError):
+            return False
+        raise _unseen(source, path, error) from error
     return regular and (not path.is_symlink() or path.resolve().is_relative_to(root))
+
+
+def _unseen(source: Path, path: Path, error: OSError) -> InputError:
+    name = "" if path == source else f"{printable(os.path.relpath(path, source))} "
+    reason = f"{name}cannot be looked at ({error.strerror or error}): slices may lie there."
+    return InputError(source, reason, advice="Allow reading it, or copy the study to another place.")
+
+
+def _unread(source: Path, files: Sequence[DicomFile], headers: Sequence[SliceHeader]) -> tuple[Finding, ...]:
+    """Words on files that begin like DICOM and gave no header; one that is named like the slices is refused."""
+    read = {header.file for header in headers}
+    # With a preamble only the directory of a disc gives none.
+    labels = [file.label for file in files if file not in read and not _has_preamble(file.path)]
+    damaged = [label for label in labels if label.lower().endswith(".dcm")]
+    if stray := stray_sibling(labels, (file.label for file in read)) or next(iter(damaged), None):
+        raise CorruptFileError(source, f"{stray} cannot be parsed as DICOM.")
+    text = "begins like DICOM and cannot be parsed: it was left out."
+    return tuple(Finding("unread", f"{label} {text}") for label in labels)
+
+
+def _has_preamble(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _headers(source: Path, files: Sequence[DicomFile]) -> list[SliceHeader]:
@@ -230,7 +263,8 @@ def _evidence(
     pixels: _Pixels,
 ) -> dict[str, Any]:
     """What stands behind the volume, for the run report."""
-    aside = Counter(h.modality or "unknown" for h in headers if h.series != candidate.uid)
+    own = {*candidate.slices, *candidate.set_aside}
+    aside = Counter(h.modality or "unknown" for h in headers if h not in own)
     aside.update({"localizers": len(candidate.set_aside)} if candidate.set_aside else {})
     return {
         "readers": ["pydicom", "medseg"],

@@ -79,8 +79,8 @@ class Layout:
 
     Attributes:
         affine: (column, row, slice) -> RAS mm of a straight, even grid that begins with the first slice.
-        drift_mm: (slices, 2) how far each lies beside the normal through the first, along its rows and its columns;
-            None where they lie straight.
+        drift_mm: (slices, 2) how far each is to be shifted back beside the normal through the first, along its rows and
+            its columns; an axis along which they stay is 0; None where they lie straight.
         along_mm: place of each along the normal, from 0; None where they are evenly spaced.
         tilt_deg: angle of the drift; 0 where they lie straight.
     """
@@ -167,7 +167,15 @@ def _drift(source: Path, slices: Sequence[SliceHeader], travel: Array, along: Ar
     named = max(abs(s.claims.tilt_deg) for s in slices)
     if named and abs(named - angle) > TILT_AGREES_DEG:
         raise GantryTiltError(source, f"{sheared}; their header names {named:g} degrees.")
-    return drift, angle
+    return _to_correct(drift), angle
+
+
+def _to_correct(drift: Array) -> Array:
+    """Without what is too little to interpolate for beside the tilted axis: it stays, as an error of the corners."""
+    across = int(np.abs(drift[-1]).argmin())
+    if np.abs(drift[:, across]).max() <= MAX_DRIFT_MM:
+        drift[:, across] = 0.0
+    return drift
 
 
 def _steps(source: Path, slices: Sequence[SliceHeader], along: Array) -> tuple[float, Array | None]:

@@ -19,8 +19,9 @@ def straightened_shape(shape: tuple[int, int, int], layout: Layout) -> tuple[int
     """The shape that `straighten` will give."""
     size = list(shape)
     if layout.drift_mm is not None:
-        axis, (low, high) = _tilted_axis(layout), _reach(layout)
-        size[axis] += high - low
+        for axis in (0, 1):
+            low, high = _reach(layout, axis)
+            size[axis] += high - low
     if layout.along_mm is not None:
         size[2] = _num_levels(layout)
     return size[0], size[1], size[2]
@@ -30,7 +31,8 @@ def straighten(hu: Array, layout: Layout) -> tuple[Array, Array, tuple[Finding, 
     """HU (i, j, k) on a straight, even grid, its affine, and what was done."""
     affine, findings = layout.affine.copy(), []
     if layout.drift_mm is not None:
-        hu, affine = _untilt(hu, affine, layout)
+        for axis in np.flatnonzero(layout.drift_mm.any(axis=0)):
+            hu, affine = _untilt(hu, affine, layout, int(axis))
         text = (
             f"The slices were sheared by {layout.tilt_deg:.1f} degrees (gantry tilt). Each was shifted back within its "
             f"plane; scan and mask lie on the straightened grid of {' x '.join(map(str, hu.shape))} voxels."
@@ -47,31 +49,24 @@ def straighten(hu: Array, layout: Layout) -> tuple[Array, Array, tuple[Finding, 
     return hu, affine, tuple(findings)
 
 
-def _tilted_axis(layout: Layout) -> int:
+def _shifts(layout: Layout, axis: int) -> Array:
+    """How many pixels each slice lies beside the first, along one axis."""
     assert layout.drift_mm is not None
-    return int(np.abs(layout.drift_mm[-1]).argmax())
-
-
-def _shifts(layout: Layout) -> Array:
-    """How many pixels each slice lies beside the first, along the tilted axis."""
-    assert layout.drift_mm is not None
-    axis = _tilted_axis(layout)
     return np.asarray(layout.drift_mm[:, axis] / axis_lengths(layout.affine)[axis])
 
 
-def _reach(layout: Layout) -> tuple[int, int]:
+def _reach(layout: Layout, axis: int) -> tuple[int, int]:
     """Whole pixels that the straight grid begins before the first slice and ends behind it."""
-    shifts = _shifts(layout)
+    shifts = _shifts(layout, axis)
     return math.floor(shifts.min() + 1e-6), math.ceil(shifts.max() - 1e-6)
 
 
-def _untilt(hu: Array, affine: Array, layout: Layout) -> tuple[Array, Array]:
-    axis, (low, high) = _tilted_axis(layout), _reach(layout)
-    size = hu.shape[axis]
+def _untilt(hu: Array, affine: Array, layout: Layout, axis: int) -> tuple[Array, Array]:
+    low, high = _reach(layout, axis)
     shape = list(hu.shape)
-    shape[axis] = size + high - low
+    shape[axis] += high - low
     out = np.empty(shape, np.float32, order="F")
-    for k, shift in enumerate(_shifts(layout)):
+    for k, shift in enumerate(_shifts(layout, axis)):
         # Row r of the new grid shows row r + low - shift of the slice.
         at = np.round(np.arange(shape[axis]) + low - shift, 6)
         out[:, :, k] = _along(hu[:, :, k], at, axis)

@@ -5,26 +5,41 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from medseg.errors import CorruptFileError, GeometryError, NotCTError, NotVolumeError, SeriesChoiceError
 from medseg.imaging.acceptance import NOTHING, Acceptance
-from medseg.imaging.dicom_headers import SliceHeader
+from medseg.imaging.dicom_headers import SPLIT_TAGS, SliceHeader
 from medseg.imaging.volume import Finding
 
 MIN_PART_SLICES = 4
 """Fewer slices of another shape or direction within a series are a fault, more are a volume of their own."""
 UID_TAIL = 10
+_ACQUISITION = SPLIT_TAGS.index("AcquisitionNumber")
+_NEVER_MIXED = tuple(
+    SPLIT_TAGS.index(tag)
+    for tag in ("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "ConvolutionKernel", "KVP")
+)
+"""What changes from slice to slice in no volume; an acquisition may, where odd and even slices were scanned in turn."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """The slices of one possible volume, and a word where the user has accepted another kind than CT."""
+    """The slices of one possible volume.
+
+    Attributes:
+        slices: in any order.
+        set_aside: localizers of the same series.
+        left_out: what else the series holds that is part of no volume.
+        accepted: a word where the user has accepted another kind than CT.
+    """
 
     slices: tuple[SliceHeader, ...]
     set_aside: tuple[SliceHeader, ...] = ()
+    left_out: tuple[SliceHeader, ...] = ()
     accepted: tuple[Finding, ...] = ()
 
     @property
@@ -68,13 +83,15 @@ def choose(source: Path, headers: Sequence[SliceHeader], series: str | None, acc
         images = [h for h in headers if h.position is not None and h.rows and h.columns]
     candidates = _candidates(images)
     volumes = [c for c in candidates if c.is_volume]
+    used = {h for c in volumes for h in (*c.slices, *c.set_aside)}
     if not volumes:
         raise NotVolumeError(source, _no_volume(candidates), advice="Give the folder with the whole series.")
     if series is not None:
         volumes = _matching(source, volumes, series)
     if len(volumes) > 1:
         raise _ask(source, volumes)
-    return replace(volumes[0], accepted=findings)
+    left_out = tuple(h for h in headers if h.series == volumes[0].uid and h not in used)
+    return replace(volumes[0], left_out=left_out, accepted=findings)
 
 
 def _what(headers: Sequence[SliceHeader]) -> str:
@@ -118,9 +135,8 @@ def _parts(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
 
 
 def _phases(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
-    if not _repeats(slices):
-        return [slices]
-    for tag in range(len(slices[0].splits)):
+    tags = range(len(SPLIT_TAGS)) if _repeats(slices) else [t for t in _NEVER_MIXED if _alternates(slices, t)]
+    for tag in tags:
         keys = sorted({h.splits[tag] for h in slices})
         parts = [[h for h in slices if h.splits[tag] == key] for key in keys]
         if len(parts) > 1 and not any(_repeats(part) or len(part) < 2 for part in parts):
@@ -131,6 +147,20 @@ def _phases(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
 def _repeats(slices: Sequence[SliceHeader]) -> bool:
     places = [tuple(round(mm, 2) for mm in h.position) for h in slices if h.position is not None]
     return len(set(places)) < len(places)
+
+
+def _alternates(slices: Sequence[SliceHeader], tag: int) -> bool:
+    """Whether an attribute goes back and forth among few values from slice to slice.
+
+    In blocks, or with a value of its own for each slice, it counts the rotations of a scanner that steps.
+    """
+    places = [h.position for h in slices if h.position is not None]
+    if len(places) < len(slices):
+        return False
+    order = np.array(places)[:, np.ptp(places, axis=0).argmax()].argsort()
+    values = [slices[k].splits[tag] for k in order]
+    changes = sum(one != other for one, other in pairwise(values))
+    return 2 * changes > len(values) >= 2 * len(set(values))
 
 
 def difference(first: SliceHeader, other: SliceHeader) -> str:
@@ -187,7 +217,7 @@ def check_uniform(source: Path, candidate: Candidate) -> None:
 
     Raises:
         NotVolumeError: a multi-frame file that does not say where its frames lie.
-        CorruptFileError: slices of several patients or studies under one series UID.
+        CorruptFileError: slices of several patients or studies under one series UID, or one that is called no CT.
         GeometryError: place, direction or spacing missing, or not the same in all slices.
     """
     slices = candidate.slices
@@ -197,12 +227,24 @@ def check_uniform(source: Path, candidate: Candidate) -> None:
     for what, values in (("patients", {s.patient for s in slices}), ("studies", {s.study for s in slices})):
         if len(values - {""}) > 1:
             raise CorruptFileError(source, f"slices of {len(values)} {what} are mixed under one series UID.")
+    for header in candidate.left_out:
+        _check_left_out(source, header, slices[0])
     for header in slices:
         _check_geometry(source, header)
     common = max(slices, key=lambda h: sum(not difference(h, other) for other in slices[:32]))
     for header in slices:
         if why := difference(common, header):
             raise GeometryError(source, f"{header.label} {why}.")
+
+
+def _check_left_out(source: Path, header: SliceHeader, of_volume: SliceHeader) -> None:
+    """One damaged word makes a slice something else, and the volume shorter: by place and size it is still a slice."""
+    if header.is_ct or header.is_localizer or header.position is None:
+        return
+    if (header.columns, header.rows) == (of_volume.columns, of_volume.rows):
+        reason = f"{header.label} is a slice of the series by its place and size, but no CT by Modality or SOPClassUID."
+        advice = "Export the series again; what is no part of it has to lie in another folder."
+        raise CorruptFileError(source, reason, advice=advice)
 
 
 def _check_geometry(source: Path, header: SliceHeader) -> None:
@@ -234,6 +276,12 @@ def series_findings(candidate: Candidate) -> tuple[Finding, ...]:
     if candidate.set_aside:
         text = f"{len(candidate.set_aside)} localizer image(s) within the series were set aside."
         found.append(Finding("localizer", text, "info"))
+    if candidate.left_out:
+        text = f"Of the series, {_what(candidate.left_out)} became no part of the volume."
+        found.append(Finding("left_out", text))
+    if _alternates(candidate.slices, _ACQUISITION):
+        text = "AcquisitionNumber goes back and forth from slice to slice: acquisitions may be mixed in this volume."
+        found.append(Finding("interleaved", text))
     words = {part for s in candidate.slices for part in s.image_type}
     if kinds := sorted(words & _PROJECTIONS):
         text = f"The series is a projection or rendering ({', '.join(kinds)}): sizes and densities are not those of CT."

@@ -198,6 +198,9 @@ def _sform(raw: nib.Nifti1Header) -> Array | None:
 def _qform(path: Path, raw: nib.Nifti1Header) -> Array | None:
     if int(raw["qform_code"]) <= 0:
         return None
+    raw = raw.copy()
+    if raw["pixdim"][0] == 0:  # the standard reads 0 as +1; nibabel refuses it
+        raw["pixdim"][0] = 1
     try:
         affine = np.asarray(raw.get_qform(), dtype=np.float64)
     except (ValueError, nib.spatialimages.HeaderDataError) as error:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from medseg.imaging.archive import unpacked
+from medseg.imaging.dicom import _quiet
 from medseg.imaging.dicom_headers import DicomFile, read_headers
+from medseg.imaging.dicom_source import dicom_files
 from medseg.imaging.sniff import sniff
 
 
 def read_patient(path: Path) -> str:
     """The PatientID of a DICOM folder, file or zip; empty where there is none, or for other formats.
 
+    That of the first image that names one: directories of CDs and documents may lie before it.
+
     Raises:
         InputError: a zip or a file that cannot be read.
     """
-    if path.is_dir():
-        first = next((file for file in sorted(path.rglob("*")) if file.is_file() and sniff(file) == "dicom"), None)
-        return "" if first is None else _patient(path, first)
-    kind = sniff(path) if path.is_file() else ""
-    if kind == "zip":
-        with unpacked(path) as members:
-            slices = [member for member in members if member.kind == "dicom"]
-            return _patient(path, slices[0].path) if slices else ""
-    return _patient(path, path) if kind == "dicom" else ""
+    kind = "folder" if path.is_dir() else sniff(path) if path.is_file() else ""
+    if kind == "dicom":
+        return _first_patient(path, [DicomFile(path, path.name)])
+    if kind not in ("folder", "zip"):
+        return ""
+    with dicom_files(path) as files:
+        return _first_patient(path, files)
 
 
-def _patient(source: Path, file: Path) -> str:
-    headers = read_headers(source, DicomFile(file, file.name))
-    return headers[0].patient if headers else ""
+def _first_patient(source: Path, files: Iterable[DicomFile]) -> str:
+    with _quiet():
+        headers = (header for file in files for header in read_headers(source, file))
+        return next((header.patient for header in headers if header.columns and header.patient), "")

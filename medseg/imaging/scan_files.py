@@ -14,7 +14,10 @@ _VOXELS = re.compile(rb"^\s*(?:data ?file\s*:|ElementDataFile\s*=)(.*)$", re.MUL
 
 
 def own_files(path: Path) -> Iterator[Path]:
-    """The file itself, or all files below a folder; none where there is nothing."""
+    """The file itself, or all files below a folder; none where there is nothing.
+
+    Folders that cannot be listed are passed over: it is the reader who refuses them.
+    """
     if os.path.isdir(path):
         yield from (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
     elif os.path.exists(path):
@@ -53,7 +56,7 @@ def _content(path: Path) -> str:
 def _neighbours(path: Path) -> list[Path]:
     try:
         return [other for other in path.parent.iterdir() if other.name != path.name]
-    except OSError:  # a folder may be entered and yet not be listed: then the reader finds nothing in it either
+    except OSError:  # a folder may be entered and yet not be listed: then the reader refuses it
         return []
 
 

@@ -132,7 +132,14 @@ def test_noise_that_begins_as_dicom_does_is_damage(tmp_path: Path) -> None:
 def test_noise_that_only_resembles_a_data_set_is_left_aside(tmp_path: Path) -> None:
     folder = write_dicom_series(tmp_path / "case", SMALL, names=lambda k: f"{k:03d}.ima")
     (folder / "junk").write_bytes(b"\x08\0\x05\0" + bytes(range(1, 256)) * 8)
-    assert np.array_equal(read_volume(folder).hu, SMALL.hu)
+    for path in (folder, folder / "003.ima"):
+        volume = read_volume(path)
+        assert np.array_equal(volume.hu, SMALL.hu)
+        assert [str(f) for f in volume.findings] == ["junk begins like DICOM and cannot be parsed: it was left out."]
+    (folder / "junk").rename(folder / "018.ima")  # a name as of a slice
+    for path in (folder, folder / "003.ima"):
+        with pytest.raises(errors.CorruptFileError, match=r"018\.ima cannot be parsed as DICOM"):
+            read_volume(path)
 
 
 @pytest.mark.parametrize("group", [b"\x02\0", b"\x08\0"])

@@ -14,11 +14,15 @@ from pydicom.uid import (
     CTImageStorage,
     MRImageStorage,
     RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
 )
 
 from medseg import errors
 from medseg.imaging import Volume, read_volume
-from tests.dicom_edits import of_class
+from medseg.imaging.intake import read_here
+from medseg.imaging.scan_files import own_files
+from tests.dicom_edits import Edit, both, of_class, only, tags
 from tests.phantoms import edit_dicom, phantom_volume, write_dicom_series, write_nifti
 
 SMALL = phantom_volume((24, 20, 18), (7.0, 7.0, 7.5), orientation="LPS")
@@ -31,6 +35,8 @@ def test_what_lies_beside_a_ct_in_an_archive_is_no_finding(tmp_path: Path) -> No
     write_dicom_series(extra, SMALL, skip=range(1, 18), fault=of_class(RTStructureSetStorage, "RTSTRUCT"))
     write_dicom_series(extra / "pt", SMALL, fault=of_class("1.2.840.10008.5.1.4.1.1.128", "PT"))
     write_dicom_series(extra / "scout", SMALL, skip=range(1, 18), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    disc = of_class("1.2.840.10008.1.3.10", "")
+    write_dicom_series(extra, SMALL, skip=range(1, 18), names=lambda k: "disc.dcm", fault=disc)
     for junk in ("DICOMDIR", ".DS_Store", "Thumbs.db", "readme.txt", "._00000001", "empty"):
         (folder / junk).write_bytes(b"" if junk == "empty" else b"DICM junk" * 40)
     volume = read_volume(tmp_path / "case")
@@ -93,6 +99,55 @@ def test_links_and_pipes_in_a_folder_are_not_followed(tmp_path: Path) -> None:
     (folder / "gone.dcm").symlink_to(folder / "nowhere")
     os.mkfifo(folder / "pipe.dcm")
     assert np.array_equal(read_volume(folder).hu, SMALL.hu)
+
+
+@pytest.mark.parametrize("fault", [tags(Modality="CU"), of_class(SecondaryCaptureImageStorage, "CT")])
+def test_a_slice_that_is_called_no_ct_is_missed(fault: Edit, tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL, fault=only(17, fault))
+    for path in (folder, folder / "IM0003.dcm"):
+        with pytest.raises(
+            errors.CorruptFileError, match=r"IM0017\.dcm is a slice .* no CT by Modality or SOPClassUID"
+        ):
+            read_volume(path)
+
+
+@pytest.mark.parametrize("other", [tags(ImagePositionPatient=None), tags(Rows=10)])
+def test_what_else_a_series_holds_is_said(other: Edit, tmp_path: Path) -> None:
+    fault = both(of_class(RTStructureSetStorage, "RTSTRUCT"), other)
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=only(17, fault)))
+    assert [str(finding) for finding in volume.findings] == [
+        "Of the series, 1 x RTSTRUCT became no part of the volume."
+    ]
+    assert (volume.hu.shape[2], volume.evidence["set_aside"]) == (17, {"RTSTRUCT": 1})
+
+
+def test_phases_that_were_not_chosen_are_counted(tmp_path: Path) -> None:
+    uid = {"series_uid": generate_uid(), "study_uid": "1.2.3"}
+    folder = write_dicom_series(tmp_path / "case", SMALL, **uid)
+    write_dicom_series(folder, OTHER, names=lambda k: f"B{k}.dcm", AcquisitionNumber=2, **uid)
+    volume = read_volume(folder, series=1)
+    assert (volume.findings, volume.evidence["set_aside"]) == ((), {"CT": 18})
+
+
+def test_what_cannot_be_looked_at_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL, skip=range(10, 18))
+    shut = write_dicom_series(folder / "shut", SMALL, skip=range(10))
+
+    def fails(real: Any, at: Path) -> Any:
+        def look(path: Any, *rest: Any, **more: Any) -> Any:
+            if Path(path) == at:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *rest, **more)
+
+        return look
+
+    for module, name, at in ((os, "scandir", shut), (Path, "stat", shut / "IM0012.dcm")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fails(getattr(module, name), at))
+            told = str(at.relative_to(folder))
+            with pytest.raises(errors.InputError, match=rf"case: {told} cannot be looked at \(Permission denied\)"):
+                read_here(folder)
+            assert set(folder.glob("*.dcm")) <= set(own_files(folder))  # a batch goes on with its other studies
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydicom.uid import generate_uid
 
 from medseg import errors
 from medseg.imaging import Geometry, Volume, read_volume
-from tests.dicom_edits import only, shifted, tags
+from tests.dicom_edits import Edit, only, shifted, tags
 from tests.phantoms import edit_dicom, phantom_volume, write_dicom_series, write_enhanced_ct
 
 SMALL = phantom_volume((24, 20, 18), (7.0, 6.5, 7.0), orientation="LPS")
@@ -149,6 +150,37 @@ def test_a_copy_is_a_copy_wherever_it_lies(tmp_path: Path) -> None:
     assert [finding.code for finding in volume.findings] == ["duplicate_slices"]
     assert "18 slice(s)" in str(volume.findings[0])
     assert volume.evidence["slices"] == 18
+
+
+def _in_turn(**values: tuple[object, object]) -> Edit:
+    return lambda dataset, k: [setattr(dataset, keyword, pair[k % 2]) for keyword, pair in values.items()]
+
+
+@pytest.mark.parametrize("values", [{"ConvolutionKernel": ("B30f", "B70f")}, {"TemporalPositionIdentifier": (1, 2)}])
+def test_two_reconstructions_that_interleave_are_two(values: dict[str, tuple[object, object]], tmp_path: Path) -> None:
+    folder = write_dicom_series(tmp_path / "case", SMALL, fault=_in_turn(AcquisitionNumber=(1, 2), **values))
+    with pytest.raises(errors.SeriesChoiceError, match=r"2: 9 slices .* every 14\.00 mm"):
+        read_volume(folder)
+    assert np.array_equal(read_volume(folder, series=2).hu, SMALL.hu[:, :, 1::2])
+
+
+@pytest.mark.parametrize(
+    ("number", "codes"),
+    [
+        (lambda k: 1 + k % 2, ["interleaved"]),  # odd and even slices in turn may be one scan, or two
+        (lambda k: 1 + k // 2 % 2, []),  # a detector of two rows
+        (lambda k: 1 + k, []),  # a number for each rotation
+    ],
+)
+def test_acquisitions_that_go_back_and_forth_are_said(
+    number: Callable[[int], int], codes: list[str], tmp_path: Path
+) -> None:
+    def numbered(dataset: Dataset, k: int) -> None:
+        dataset.AcquisitionNumber, dataset.ConvolutionKernel = number(k), ("B30f", "B70f")[k > 8]
+
+    volume = read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=numbered))
+    assert np.array_equal(volume.hu, SMALL.hu)
+    assert [finding.code for finding in volume.findings] == codes
 
 
 def test_three_phases_of_which_two_are_told_apart_by_nothing(tmp_path: Path) -> None:

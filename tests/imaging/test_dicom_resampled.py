@@ -240,3 +240,18 @@ def test_enhanced_ct_of_two_phases_asks(tmp_path: Path) -> None:
         read_volume(folder)
     assert len(refused.value.series) == 2
     assert np.array_equal(read_volume(folder, series=2).hu, other.hu)
+
+
+@pytest.mark.parametrize("degrees", [1.0, -1.0])
+def test_a_picture_turned_within_its_plane_is_shifted_along_both_axes(degrees: float, tmp_path: Path) -> None:
+    places, (across, down) = _tilted(25.0)
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    volume = read_volume(
+        _write_slices(tmp_path / "case", places, np.array([c * across + s * down, c * down - s * across]))
+    )
+    assert [f.code for f in volume.findings] == ["gantry_tilt"]
+    assert volume.evidence["largest_corner_error_mm"] < 0.01
+    assert volume.hu.shape[0] == 72 + 1  # 160 mm x sin 25 x sin 1 = 1.2 mm
+    centre, ml = _found(volume, 120, _wide(inside_sphere, SPHERE_CENTRE_MM))
+    assert centre == pytest.approx(SPHERE_CENTRE_MM, abs=0.15)
+    assert ml == pytest.approx(SPHERE_ML, rel=0.03)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -11,8 +15,10 @@ import pytest
 
 from medseg import errors
 from medseg.imaging import Geometry, read_volume
-from medseg.imaging.dicom_source import is_dicom, read_source
-from tests.dicom_edits import only, tags
+from medseg.imaging.dicom_source import dicom_files, is_dicom, read_source
+from medseg.imaging.patient import read_patient
+from medseg.runtime.scratch import Scratch
+from tests.dicom_edits import of_class, only, tags
 from tests.phantoms import phantom_volume, write_dicom_series, write_enhanced_ct, write_nifti
 
 SMALL = phantom_volume((24, 20, 18), (7.0, 6.5, 7.0), orientation="PIR")
@@ -87,3 +93,40 @@ def test_frames_and_slices_that_lost_their_place_are_refused(tmp_path: Path) -> 
     lost = write_dicom_series(tmp_path / "lost", SMALL, series_uid=UID, fault=only(4, tags(ImagePositionPatient=None)))
     with pytest.raises(errors.GeometryError, match=r"IM0004\.dcm has no place"):
         read_source(lost, SMALL.geometry, series=UID)
+
+
+def test_whose_scan_it_is_says_the_first_picture(folder: Path, tmp_path: Path) -> None:
+    disc = write_dicom_series(tmp_path / "disc", SMALL, skip=range(1, 24), names=lambda k: "DICOMDIR", patient_id="")
+    fault = of_class("1.2.840.10008.1.3.10", "")  # a directory under another name
+    write_dicom_series(disc, SMALL, skip=range(1, 24), names=lambda k: "A", fault=fault, patient_id="NOBODY")
+    shutil.copy(folder / "00.dcm", disc / "IM")
+    (disc / ".IM").write_bytes(b"DICM" * 40)
+    files = [disc / "DICOMDIR", disc / "A", disc / "IM"]
+    for path in (disc, folder / "00.dcm", _zip(tmp_path / "disc.zip", *files)):
+        assert read_patient(path) == "PLANTED-ID-7"
+    nifti = write_nifti(tmp_path / "x.nii", SMALL)
+    for path in (nifti, _zip(tmp_path / "x.zip", nifti), tmp_path / "nothing"):
+        assert read_patient(path) == ""
+
+
+def test_what_a_killed_process_has_unpacked_is_swept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    archive = _zip(tmp_path / "case.zip", *folder.iterdir())
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with dicom_files(archive) as files:
+            os.write(write, os.fsencode(files[0].path))
+            time.sleep(60)
+        os._exit(0)
+    unpacked = Path(os.fsdecode(os.read(read, 1000)))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert unpacked.is_file()
+    Scratch("reading").close()  # as a reading room makes it at its start
+    assert not unpacked.exists()
+    with dicom_files(archive) as files:
+        assert files[0].path.is_file()
+    assert not files[0].path.exists()

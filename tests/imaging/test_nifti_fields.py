@@ -31,6 +31,8 @@ SOUND: dict[str, tuple[Words, ...]] = {
     "seconds beside millimetres": (("<B", 123, (10,)),),
     "no length of a time step": (("<f", 92, (0.0,)),),
     "no bits said": (("<h", 72, (0,)),),
+    "no sign of the third axis": (("<f", 76, (0.0,)),),
+    "no sign of the third axis, qform alone": (("<f", 76, (0.0,)), ("<h", 254, (0,))),
     "all seven dimensions": (("<8h", 40, (7, 24, 20, 18, 1, 1, 1, 1)),),
     "the largest orientation codes": (("<hh", 252, (5, 5)),),
     "qform a twentieth of a millimetre off": (("<f", 268, (float(SMALL.affine[0, 3]) + 0.05,)),),
@@ -75,6 +77,12 @@ def test_words_beyond_their_range_are_refused(case: str, tmp_path: Path) -> None
         read_volume(_edited(tmp_path, words))
     assert type(refused.value) is kind
     assert text in str(refused.value)
+
+
+def test_a_third_axis_without_its_sign_is_not_mirrored(tmp_path: Path) -> None:
+    mirrored = phantom_volume((24, 20, 18), (7.0, 6.5, 7.5), orientation="LPI")
+    with pytest.raises(errors.GeometryError, match="sform and qform, contradict"):
+        read_volume(_edited(tmp_path, ("<f", 76, (0.0,)), volume=mirrored))
 
 
 @pytest.mark.parametrize(("share", "fits"), [(0.8, True), (1.3, False)])
