@@ -226,7 +226,7 @@ def mutants(draw: st.DrawFn, content: bytes, header: int) -> bytes:
 
 def judge(volume: Volume, others: list[tuple[str, np.ndarray, np.ndarray]]) -> str:
     """How an accepted mutant differs from what the others read; '' when it does not."""
-    resampled = any(finding.code in ("gantry_tilt", "uneven_spacing") for finding in volume.findings)
+    resampled = any(finding.code in ("straightened", "uneven_spacing") for finding in volume.findings)
     for name, values, affine in [] if resampled else others:
         if values.shape != volume.hu.shape:
             return f"{name} reads {values.shape}, we read {volume.hu.shape}"

@@ -165,7 +165,7 @@ class _Walk:
             if tag == _ITEM_END or (self.group is not None and tag >> 16 != self.group):
                 break
             value, at = self.element(tag, at, end, depth)
-            if tag in found and depth == 0 and bytes(found[tag]) != bytes(value):  # type: ignore[arg-type]
+            if tag in found and depth == 0 and found[tag] != value:
                 self.doubled.append(tag)
             found[tag] = value
         return found, at
@@ -179,7 +179,8 @@ class _Walk:
         if length != _UNDEFINED:
             stop = start + length
             if stop > end:
-                raise CutShortError(f"element {_name(tag)} needs {length:,} bytes, {max(0, end - start):,} are there")
+                left = max(0, end - start)
+                raise CutShortError(f"element {tag_name(tag)} needs {length:,} bytes, {left:,} are there")
             if tag in _OPENED:
                 return self.sequence(start, stop, vr, depth)[0], stop
             return self.view[start:stop], stop
@@ -235,5 +236,6 @@ class _Walk:
             at += length
 
 
-def _name(tag: int) -> str:
+def tag_name(tag: int) -> str:
+    """A tag as DICOM writes it: (0028,0010)."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

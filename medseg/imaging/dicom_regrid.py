@@ -37,7 +37,7 @@ def straighten(hu: Array, layout: Layout) -> tuple[Array, Array, tuple[Finding, 
             f"The slices were sheared by {layout.tilt_deg:.1f} degrees (gantry tilt). Each was shifted back within its "
             f"plane; scan and mask lie on the straightened grid of {' x '.join(map(str, hu.shape))} voxels."
         )
-        findings.append(Finding("gantry_tilt", text))
+        findings.append(Finding("straightened", text))
     if layout.along_mm is not None:
         steps = np.diff(layout.along_mm)
         hu = _even(hu, layout)

@@ -1,7 +1,7 @@
 """RT structure sets: the door for contours. Each becomes a mask on the scan's grid.
 
 A voxel belongs to a structure when its centre lies inside an odd number of the structure's contours in its slice:
-a contour within another is a hole, and a keyhole contour is what it looks like.
+a contour within another is a hole, and a keyhole contour is what it looks like. One that is there twice counts once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from medseg.errors import CorruptFileError, GeometryError, TruncatedFileError, UnknownFormatError
-from medseg.imaging.dicom_elements import BrokenStructureError, CutShortError, read_elements
+from medseg.imaging.dicom_elements import BrokenStructureError, CutShortError, read_elements, tag_name
 from medseg.imaging.dicom_headers import MAX_INFLATED_BYTES
 from medseg.imaging.naming import printable
 from medseg.imaging.sniff import HEAD_BYTES, sniff_bytes
@@ -31,6 +32,7 @@ RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 FLAT = 0.25
 """How far, in slices, the points of one contour may lie apart across its plane."""
 SAME_PLANE = 0.05
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def open_dicom(path: Path, sop_class: str, words: str) -> Dataset:
     Raises:
         UnknownFormatError: it is another kind of object.
         TruncatedFileError: it ends within an element.
-        CorruptFileError: it cannot be parsed.
+        CorruptFileError: it cannot be parsed, or contradicts itself.
     """
     _check_whole(path)
     try:
@@ -106,11 +108,14 @@ def _check_whole(path: Path) -> None:
     if sniff_bytes(content[:HEAD_BYTES]) != "dicom":
         return  # said by the parser, in its words
     try:
-        read_elements(content, max_inflated=MAX_INFLATED_BYTES)
+        reading = read_elements(content, max_inflated=MAX_INFLATED_BYTES)
     except CutShortError as error:
         raise TruncatedFileError(path, "ends within an element.") from error
     except BrokenStructureError as error:
         raise CorruptFileError(path, f"is damaged: {error}.") from error
+    if reading.doubled:
+        listed = ", ".join(map(tag_name, sorted(set(reading.doubled))))
+        raise CorruptFileError(path, f"says two different things: {listed} stands there twice.")
 
 
 def referenced_series(dataset: Dataset) -> frozenset[str]:
@@ -148,13 +153,13 @@ def _colour(entry: Dataset) -> tuple[int, int, int] | None:
 
 def _closed(entry: Dataset) -> Iterator[Dataset]:
     for item in entry.get("ContourSequence", []):
-        if str(item.get("ContourGeometricType", "")).startswith("CLOSED_PLANAR"):
+        if str(item.get("ContourGeometricType", "")).startswith(_CLOSED):
             yield item
 
 
 def _other_shapes(name: str, entry: Dataset) -> list[Finding]:
     kinds = Counter(str(item.get("ContourGeometricType", "?")) for item in entry.get("ContourSequence", []))
-    others = {kind: count for kind, count in kinds.items() if not kind.startswith("CLOSED_PLANAR")}
+    others = {kind: count for kind, count in kinds.items() if not kind.startswith(_CLOSED)}
     text = ", ".join(f"{count} x {printable(kind)}" for kind, count in sorted(others.items()))
     return [Finding("no_area", f"{name}: {text} enclose nothing and were left out.")] if others else []
 
@@ -185,32 +190,82 @@ def _planes(
 ) -> tuple[dict[int, list[Array]], list[Finding]]:
     """The polygons of every slice, and what to say about those that have none."""
     planes: dict[int, list[Contour]] = {}
-    outside = 0
     for contour in contours:
-        k = round(contour.k)
-        if 0 <= k < geometry.shape[2]:
-            planes.setdefault(k, []).append(contour)
-        else:
-            outside += 1
-    findings = []
-    if outside:
-        findings.append(Finding("beyond_scan", f"{name}: {outside} of {len(contours)} contours lie beyond the scan."))
-    if contours and not planes:
+        planes.setdefault(round(contour.k), []).append(contour)
+    within = {k: found for k, found in planes.items() if 0 <= k < geometry.shape[2]}
+    if contours and not within:
         raise GeometryError(path, f"{name} lies wholly outside this scan.")
-    nearest = {k: _nearest_plane(k, found) for k, found in planes.items()}
-    if dropped := sum(len(planes[k]) - len(nearest[k]) for k in planes):
-        text = f"{name}: {dropped} contours lie between the slices, where another lies nearer; they were left out."
-        findings.append(Finding("between_slices", text))
-    if len(nearest) > 2 and (step := int(np.diff(sorted(nearest)).min())) >= 2:
-        text = f"{name} is contoured on one slice in {step} at most; nothing is drawn between them."
-        findings.append(Finding("sparse_contours", text))
-    return {k: [c.points for c in found] for k, found in nearest.items()}, findings
+    nearest = {k: _nearest_plane(k, found) for k, found in within.items()}
+    once = {k: _once([contour.points for contour in found]) for k, found in nearest.items()}
+    counts = [sum(map(len, left.values())) for left in (planes, within, nearest, once)]
+    findings = [*_left_out(name, counts), *_gaps(name, sorted(once)), *_crossed(name, once, geometry.shape[:2])]
+    return once, findings
+
+
+def _left_out(name: str, counts: Sequence[int]) -> Iterator[Finding]:
+    """`counts` of contours: all, those within the scan, those of the nearest planes, those that stand there once."""
+    beyond, between, repeated = (before - after for before, after in pairwise(counts))
+    if beyond:
+        yield Finding("beyond_scan", f"{name}: {beyond} of {counts[0]} contours lie beyond the scan.")
+    if between:
+        text = f"{name}: {between} contours lie between the slices, where another lies nearer; they were left out."
+        yield Finding("between_slices", text)
+    if repeated:
+        yield Finding(
+            "repeated_contours", f"{name}: {repeated} contour(s) repeat another of the same slice; each was drawn once."
+        )
+
+
+def _gaps(name: str, slices: Sequence[int]) -> Iterator[Finding]:
+    """Slices without a contour between others: left out by hand, or between the parts of what has several."""
+    steps = np.diff(slices)
+    gaps = steps[steps > 1] - 1
+    if len(gaps) > 1 and (steps == steps[0]).all():
+        text = f"{name} is contoured on one slice in {steps[0]} only; nothing is drawn between them."
+        yield Finding("sparse_contours", text)
+    elif len(gaps):
+        span, widths = slices[-1] - slices[0] + 1, ", ".join(map(str, gaps))
+        text = f"{name} has no contour on {gaps.sum()} of its {span} slices (gaps of {widths}); nothing is drawn there."
+        yield Finding("sparse_contours", text)
 
 
 def _nearest_plane(k: int, contours: Sequence[Contour]) -> list[Contour]:
     """Contours of two planes that round to one slice must not cancel each other: the nearer plane counts."""
     best = min(contours, key=lambda contour: abs(contour.k - k))
     return [contour for contour in contours if abs(contour.k - best.k) < SAME_PLANE]
+
+
+def _once(polygons: Sequence[Array]) -> list[Array]:
+    """The polygons without those that are there already: an even number of the same would cancel each other."""
+    if len(polygons) < 2:
+        return list(polygons)
+    return list({np.unique(np.round(points, 3) + 0.0, axis=0).tobytes(): points for points in polygons}.values())
+
+
+def _crossed(name: str, planes: dict[int, list[Array]], shape: tuple[int, int]) -> Iterator[Finding]:
+    shared = [_shared(polygons, shape) for polygons in planes.values() if len(polygons) > 1]
+    if any(shared):
+        where = f"contours cross on {np.count_nonzero(shared)} slice(s)"
+        text = f"{name}: {where}; what two share ({sum(shared):,} voxels) is left out."
+        yield Finding("crossing_contours", text)
+
+
+def _shared(polygons: Sequence[Array], shape: tuple[int, int]) -> int:
+    """Pixels that two polygons share of which neither lies within the other."""
+    low, high = (np.array([end(points, axis=0) for points in polygons]) for end in (np.min, np.max))
+    reach = (low[:, None] < high[None]).all(axis=2)
+    pairs = np.argwhere(np.triu(reach & reach.T, 1))
+    return sum(_common(polygons[a], polygons[b], shape) for a, b in pairs)
+
+
+def _common(a: Array, b: Array, shape: tuple[int, int]) -> int:
+    # Around the smaller one alone, with a margin: whatever crosses it shows there, and a body outline takes no time.
+    small, large = sorted((a, b), key=lambda points: float(np.prod(np.ptp(points, axis=0))))
+    low = np.clip(np.floor(small.min(axis=0)) - 1, 0, shape).astype(int)
+    i, j = np.clip(np.ceil(small.max(axis=0)) + 2, low, shape).astype(int) - low
+    one, other = (fill([points - low], (i, j)) for points in (small, large))
+    crosses = (one & ~other).any() and (other & ~one).any()
+    return int((one & other).sum()) if crosses else 0
 
 
 def _draw(shape: tuple[int, int, int], planes: dict[int, list[Array]]) -> Array:

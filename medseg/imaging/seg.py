@@ -28,14 +28,15 @@ HALF = 0.5
 """Share above which a voxel of a fractional segment belongs to it."""
 OFF_GRID = 0.05
 """How far, in voxels, a frame's corner may lie off the scan's grid."""
+_Segment = tuple[int, str, tuple[int, int, int] | None, str]  # number, name, colour, code
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """One frame: its number, its segment (0: a label map holds all), and (column, row, 1) -> voxel (i, j, k)."""
+    """One frame: its number, its segment (None: a label map holds all), and (column, row, 1) -> voxel (i, j, k)."""
 
     number: int
-    segment: int
+    segment: int | None
     to_index: Array
 
 
@@ -49,18 +50,18 @@ def read_seg(path: Path, geometry: Geometry, *, series: str = "") -> StructureSe
 
     Raises:
         UnknownFormatError: no segmentation.
-        CorruptFileError: it cannot be parsed or decoded.
+        CorruptFileError: it cannot be parsed or decoded, or what it says of its frames and segments does not agree.
         GeometryError: it belongs to another series, or its frames do not lie on the scan's voxels.
     """
     dataset = _open(path)
     _check_series(path, dataset, series)
-    check_size(path, int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames", 1)))
     try:
+        _check_frame_count(path, dataset)
         frames, outside = _frames(path, dataset, geometry)
-        segments = [_segment(item) for item in dataset.SegmentSequence]
+        segments = _segments(path, dataset, frames)
+        pixels = _pixels(path, dataset)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise CorruptFileError(path, "its frames or segments are not described as DICOM asks.") from error
-    pixels = _pixels(path, dataset)
     structures = tuple(
         Structure(name, number, colour, code, partial(_draw, geometry.shape, pixels, frames, number))
         for number, name, colour, code in segments
@@ -89,7 +90,32 @@ def _check_series(path: Path, dataset: Dataset, series: str) -> None:
         raise GeometryError(path, "segments another series than this scan.", advice=advice)
 
 
-def _segment(item: Dataset) -> tuple[int, str, tuple[int, int, int] | None, str]:
+def _check_frame_count(path: Path, dataset: Dataset) -> None:
+    count, described = int(dataset.get("NumberOfFrames", 1)), len(dataset.PerFrameFunctionalGroupsSequence)
+    check_size(path, int(dataset.Rows) * int(dataset.Columns) * count)
+    if count != described:
+        raise CorruptFileError(path, f"holds {count:,} frames and describes {described:,}.")
+
+
+def _is_label_map(dataset: Dataset) -> bool:
+    return str(dataset.SOPClassUID) == LABEL_MAP or dataset.get("SegmentationType") == "LABELMAP"
+
+
+def _segments(path: Path, dataset: Dataset, frames: Sequence[_Frame]) -> list[_Segment]:
+    """What is described; the background of a label map, named by its padding value, is no segment."""
+    segments = [_segment(item) for item in dataset.SegmentSequence]
+    numbers = {segment[0] for segment in segments}
+    least = 0 if _is_label_map(dataset) else 1
+    if len(numbers) < len(segments) or any(number < least for number in numbers):
+        raise CorruptFileError(path, f"does not number its segments from {least}, each once.")
+    if strange := {frame.segment for frame in frames if frame.segment is not None} - numbers:
+        listed = ", ".join(map(str, sorted(strange)))
+        raise CorruptFileError(path, f"has frames of segments that it does not describe: {listed}.")
+    background = dataset.get("PixelPaddingValue") if _is_label_map(dataset) else None
+    return [segment for segment in segments if segment[0] != background]
+
+
+def _segment(item: Dataset) -> _Segment:
     types = item.get("SegmentedPropertyTypeCodeSequence", [])
     code = str(types[0].get("CodeValue", "")) if types else ""
     return int(item.SegmentNumber), printable(str(item.get("SegmentLabel", ""))), _colour(item), code
@@ -125,14 +151,13 @@ _D50_TO_SRGB = np.array(
 def _frames(path: Path, dataset: Dataset, geometry: Geometry) -> tuple[list[_Frame], int]:
     to_index = np.linalg.inv(geometry.affine_lps)
     shared = dataset.SharedFunctionalGroupsSequence[0]
-    is_label_map = str(dataset.SOPClassUID) == LABEL_MAP or dataset.get("SegmentationType") == "LABELMAP"
     frames, outside = [], 0
     for number, own in enumerate(dataset.PerFrameFunctionalGroupsSequence):
         placed = to_index @ _frame_affine(shared, own)
         mapping, inside = _on_grid(path, placed, (int(dataset.Columns), int(dataset.Rows)), geometry)
         outside += not inside
-        if inside and is_label_map:
-            frames.append(_Frame(number, 0, mapping))
+        if inside and _is_label_map(dataset):
+            frames.append(_Frame(number, None, mapping))
         elif inside:
             identity = _group(shared, own, "SegmentIdentificationSequence")
             frames.append(_Frame(number, int(identity.ReferencedSegmentNumber), mapping))
@@ -192,17 +217,25 @@ def _pixels(path: Path, dataset: Dataset) -> Array:
         raise CorruptFileError(path, "its pixels cannot be decoded.") from error
     pixels = pixels.reshape(-1, int(dataset.Rows), int(dataset.Columns))
     if dataset.get("SegmentationType") == "FRACTIONAL":
-        pixels = (pixels >= HALF * float(dataset.get("MaximumFractionalValue", 255))).astype(np.uint8)
+        pixels = (pixels >= HALF * _whole_voxel(path, dataset)).astype(np.uint8)
     return np.asarray(pixels)
+
+
+def _whole_voxel(path: Path, dataset: Dataset) -> float:
+    """The value of a voxel that belongs to its segment as a whole."""
+    value = dataset.get("MaximumFractionalValue")
+    if not value:
+        raise CorruptFileError(path, "holds shares of voxels and does not say which value is a whole one.")
+    return float(value)
 
 
 def _draw(shape: tuple[int, int, int], pixels: Array, frames: Sequence[_Frame], segment: int) -> Array:
     mask = np.zeros(shape, bool)
     for frame in frames:
-        if frame.segment == segment:
+        if frame.segment is None:
+            _place(mask, frame, pixels[frame.number] == segment)
+        elif frame.segment == segment:
             _place(mask, frame, pixels[frame.number] > 0)
-        elif frame.segment == 0 and (found := pixels[frame.number] == segment).any():
-            _place(mask, frame, found)
     return mask
 
 

@@ -204,7 +204,7 @@ def test_locations_of_a_tilted_gantry_count_along_the_table_or_the_normal(locati
         dataset.SliceLocation = f"{location * k:.4f}"
 
     codes = [f.code for f in read_volume(write_dicom_series(tmp_path / "case", SMALL, fault=lean)).findings]
-    assert codes == (["contradicting_header"] if location == 6.4 else []) + ["gantry_tilt"]
+    assert codes == (["contradicting_header"] if location == 6.4 else []) + ["straightened"]
 
 
 @pytest.mark.parametrize(("off", "said"), [(0.55, 0), (0.65, 1)])

@@ -74,7 +74,7 @@ def _wide(shape: Callable[[np.ndarray], np.ndarray], centre: tuple[float, ...]) 
 def test_tilted_gantry_is_straightened_and_said(degrees: float, tmp_path: Path) -> None:
     places, orientation = _tilted(degrees)
     volume = read_volume(_write_slices(tmp_path / "case", places, orientation, GantryDetectorTilt=degrees))
-    assert [f.code for f in volume.findings] == ["gantry_tilt"]
+    assert [f.code for f in volume.findings] == ["straightened"]
     assert f"{abs(degrees):.1f} degrees" in str(volume.findings[0])
     axes = volume.affine[:3, :3] / volume.spacing_mm
     assert np.abs(axes.T @ axes - np.eye(3)).max() < 1e-6
@@ -249,7 +249,7 @@ def test_a_picture_turned_within_its_plane_is_shifted_along_both_axes(degrees: f
     volume = read_volume(
         _write_slices(tmp_path / "case", places, np.array([c * across + s * down, c * down - s * across]))
     )
-    assert [f.code for f in volume.findings] == ["gantry_tilt"]
+    assert [f.code for f in volume.findings] == ["straightened"]
     assert volume.evidence["largest_corner_error_mm"] < 0.01
     assert volume.hu.shape[0] == 72 + 1  # 160 mm x sin 25 x sin 1 = 1.2 mm
     centre, ml = _found(volume, 120, _wide(inside_sphere, SPHERE_CENTRE_MM))

@@ -121,11 +121,15 @@ def test_only_the_data_set_itself_may_contradict_itself() -> None:
     """An element twice with two values: in the data set it is noted, items of sequences do not decide."""
     one, other = (struct.pack("<HH2sH", 0x10, 0x20, b"LO", 2) + value for value in (b"P1", b"P2"))
     item = b"\xfe\xff\x00\xe0" + struct.pack("<I", 20) + one + other
-    nested = b"\x08\0\x40\x11SQ\0\0" + struct.pack("<I", len(item)) + item
+    head = b"\x08\0\x40\x11SQ\0\0"
+    nested = head + struct.pack("<I", len(item)) + item
     opened = struct.pack("<HH2s2sI", 0x5200, 0x9229, b"SQ", b"\0\0", len(item)) + item
     first = struct.pack("<HH2sH", 0x08, 0x60, b"CS", 2) + b"CT"
     assert read_elements(first + nested + one + opened, max_inflated=LIMIT).doubled == ()
     assert read_elements(first + one + other, max_inflated=LIMIT).doubled == (PATIENT,)
+    endless = [head + b"\xff\xff\xff\xff" + item[:-1] + end + END for end in (b"1", b"2")]
+    assert read_elements(first + endless[0] * 2, max_inflated=LIMIT).doubled == ()
+    assert read_elements(first + endless[0] + endless[1], max_inflated=LIMIT).doubled == (0x00081140,)
 
 
 FRAGMENT = b"\xfe\xff\x00\xe0"

@@ -77,7 +77,7 @@ def _leaning(degrees: float, side_mm: float = 0.0) -> Edit:
     return shifted(lambda k: (side_mm * k / 17, 7.0 * k * math.tan(math.radians(degrees)), 0))
 
 
-@pytest.mark.parametrize(("degrees", "codes"), [(0.044, []), (0.0485, []), (0.06, ["gantry_tilt"])])
+@pytest.mark.parametrize(("degrees", "codes"), [(0.044, []), (0.0485, []), (0.06, ["straightened"])])
 def test_the_smallest_tilt(degrees: float, codes: list[str], tmp_path: Path) -> None:
     """Straight is what lies within 0.1 mm or within 0.05 degrees."""
     assert _codes(tmp_path / "case", COARSE, _leaning(degrees)) == codes
@@ -88,7 +88,7 @@ def test_a_gantry_leans_along_one_axis(degrees: float, side: float, fits: bool, 
     """What lies beside the tilted axis: the larger of 0.1 mm and a fiftieth of the way (18.8 mm at 9 degrees)."""
     if fits:
         volume = read_volume(write_dicom_series(tmp_path / "case", COARSE, fault=_leaning(degrees, side)))
-        assert [finding.code for finding in volume.findings] == ["gantry_tilt"]
+        assert [finding.code for finding in volume.findings] == ["straightened"]
         # Up to 0.1 mm stays where it is, and is owned up to; beyond it that axis is straightened, too.
         assert volume.evidence["largest_corner_error_mm"] == pytest.approx(0 if side > 0.1 else side, abs=0.001)
         assert volume.hu.shape[0] == COARSE.hu.shape[0] + (side > 0.1)
@@ -100,7 +100,7 @@ def test_a_gantry_leans_along_one_axis(degrees: float, side: float, fits: bool, 
 def test_a_slice_beside_the_leaning_line(mm: float, fits: bool, tmp_path: Path) -> None:
     fault = both(_leaning(9.0), only(9, shifted(lambda k: (0, mm, 0))))
     if fits:
-        assert _codes(tmp_path / "case", COARSE, fault) == ["gantry_tilt"]
+        assert _codes(tmp_path / "case", COARSE, fault) == ["straightened"]
     else:
         _refused(tmp_path / "case", COARSE, fault, "not along one axis")
 
@@ -108,7 +108,7 @@ def test_a_slice_beside_the_leaning_line(mm: float, fits: bool, tmp_path: Path) 
 @pytest.mark.parametrize(("degrees", "fits"), [(44.0, True), (46.0, False)])
 def test_the_largest_tilt(degrees: float, fits: bool, tmp_path: Path) -> None:
     if fits:
-        assert _codes(tmp_path / "case", COARSE, _leaning(degrees)) == ["gantry_tilt"]
+        assert _codes(tmp_path / "case", COARSE, _leaning(degrees)) == ["straightened"]
     else:
         _refused(tmp_path / "case", COARSE, _leaning(degrees), "up to 45 degrees can be straightened")
 
@@ -118,7 +118,7 @@ def test_a_named_tilt_agrees_within_a_degree(named: float, fits: bool, tmp_path:
     """Whichever slice names it."""
     fault = both(_leaning(9.0), only(4, tags(GantryDetectorTilt=named)))
     if fits:
-        assert _codes(tmp_path / "case", COARSE, fault) == ["gantry_tilt"]
+        assert _codes(tmp_path / "case", COARSE, fault) == ["straightened"]
     else:
         _refused(tmp_path / "case", COARSE, fault, rf"9\.0 degrees .*their header names {named:g}")
 

@@ -17,7 +17,7 @@ from medseg.imaging import read_volume
 from medseg.imaging.rtstruct import fill, read_rtstruct
 from medseg.imaging.volume import Array, Geometry, reorient
 from tests.dicom_objects import Polygon, write_rtstruct
-from tests.phantoms import ORIENTATIONS, phantom_volume, write_dicom_series
+from tests.phantoms import ORIENTATIONS, edit_dicom, phantom_volume, write_dicom_series
 
 SQUARE = [(4.5, 6.5), (20.5, 6.5), (20.5, 18.5), (4.5, 18.5)]
 HOLE = [(9.5, 9.5), (13.5, 9.5), (13.5, 14.5), (9.5, 14.5)]
@@ -49,6 +49,14 @@ def test_contours_with_a_hole_fill_the_voxels_between_them(tmp_path: Path, orien
     found = read_rtstruct(write_rtstruct(tmp_path / "rs.dcm", geometry, {"organ": polygons}), geometry)
     assert (found["organ"].mask == square_mask(geometry.shape, [3, 4, 9])).all()
     assert found["organ"].colour == (10, 20, 30)
+    assert [finding.code for finding in found.findings] == ["sparse_contours"]
+
+
+def test_contours_of_the_xor_kind_are_closed_as_well(tmp_path: Path) -> None:
+    geometry, contours = oblique(), [(5, SQUARE), (5, HOLE)]
+    path = write_rtstruct(tmp_path / "rs.dcm", geometry, {"organ": contours}, kind="CLOSEDPLANAR_XOR")
+    found = read_rtstruct(path, geometry)
+    assert (found["organ"].mask == square_mask(geometry.shape, [5])).all()
     assert found.findings == ()
 
 
@@ -98,10 +106,58 @@ def test_two_planes_in_one_slice_do_not_cancel_each_other(tmp_path: Path) -> Non
     assert [finding.code for finding in found.findings] == ["between_slices"]
 
 
-def test_contours_on_every_third_slice_are_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("slices", "said"),
+    [
+        ((1, 4, 7, 10), "organ is contoured on one slice in 3 only"),
+        ((0, 1, 4, 7, 10), "organ has no contour on 6 of its 11 slices (gaps of 2, 2, 2)"),
+        ((1, 2, 7, 8), "organ has no contour on 4 of its 8 slices (gaps of 4)"),
+    ],
+)
+def test_slices_without_a_contour_between_others_are_said(tmp_path: Path, slices: tuple[int, ...], said: str) -> None:
     geometry = oblique()
-    path = write_rtstruct(tmp_path / "rs.dcm", geometry, {"organ": [(k, SQUARE) for k in (1, 4, 7, 10)]})
-    assert "one slice in 3" in read_rtstruct(path, geometry).findings[0].message
+    path = write_rtstruct(tmp_path / "rs.dcm", geometry, {"organ": [(k, SQUARE) for k in slices]})
+    found = read_rtstruct(path, geometry)
+    assert np.flatnonzero(found["organ"].mask.any(axis=(0, 1))).tolist() == list(slices)
+    (finding,) = found.findings
+    assert said in finding.message
+
+
+def test_a_contour_that_stands_there_twice_counts_once(tmp_path: Path) -> None:
+    geometry = oblique()
+    turned = [*SQUARE[2:], *SQUARE[:2]][::-1]  # begun elsewhere and drawn the other way round
+    path = write_rtstruct(tmp_path / "rs.dcm", geometry, {"organ": [(5, SQUARE), (5, HOLE), (5, turned), (6, SQUARE)]})
+    found = read_rtstruct(path, geometry)
+    assert (found["organ"].mask[:, :, 5] == square_mask(geometry.shape, [5])[:, :, 5]).all()
+    assert [finding.code for finding in found.findings] == ["repeated_contours"]
+    assert "1 contour(s) repeat another" in found.findings[0].message
+
+
+def test_contours_that_cross_are_said_and_those_within_others_are_not(tmp_path: Path) -> None:
+    geometry = oblique()
+    aside, apart = ([(i + shift, j + 2) for i, j in HOLE] for shift in (9, 12))
+    path = write_rtstruct(tmp_path / "a.dcm", geometry, {"organ": [(5, SQUARE), (5, HOLE), (5, aside), (6, apart)]})
+    found = read_rtstruct(path, geometry)
+    assert [finding.code for finding in found.findings] == ["crossing_contours"]
+    assert "on 1 slice(s); what two share (10 voxels) is left out" in found.findings[0].message
+    island = [(11.5, 11.5), (12.5, 11.5), (12.5, 12.5), (11.5, 12.5)]
+    nested = [(5, points) for points in (island, HOLE, SQUARE, apart)]
+    assert read_rtstruct(write_rtstruct(tmp_path / "b.dcm", geometry, {"organ": nested}), geometry).findings == ()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_contours_that_stand_there_twice_are_refused_where_they_differ(tmp_path: Path, same: bool) -> None:
+    geometry = oblique()
+    path = write_rtstruct(tmp_path / "rs.dcm", geometry, {"organ": [(5, SQUARE)]})
+    edit_dicom(path, lambda dataset: setattr(dataset["ROIContourSequence"], "is_undefined_length", True))
+    content = path.read_bytes()
+    contours = content[content.rindex(b"\x06\x30\x39\x00SQ") :]
+    path.write_bytes(content + (contours if same else contours.replace(b"CLOSED_PLANAR", b"OPEN_PLANAR  ")))
+    if same:
+        assert read_rtstruct(path, geometry)["organ"].mask.any()
+        return
+    with pytest.raises(CorruptFileError, match=r"rs\.dcm: says two different things: \(3006,0039\) stands there twice"):
+        read_rtstruct(path, geometry)
 
 
 def test_contours_across_the_slices_are_refused(tmp_path: Path) -> None:

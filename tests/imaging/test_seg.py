@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from medseg.errors import CorruptFileError, GeometryError, UnknownFormatError
 from medseg.imaging.seg import lab_to_rgb, read_seg
 from medseg.imaging.volume import Array, Volume, reorient
-from tests.dicom_objects import write_seg
+from tests.dicom_objects import item, write_seg
 from tests.phantoms import ORIENTATIONS, edit_dicom, orient, phantom_labels, phantom_volume, write_dicom_series
 
 SHAPE = (26, 22, 14)
@@ -95,6 +97,57 @@ def test_what_is_no_segmentation_is_named(tmp_path: Path) -> None:
     edit_dicom(path, lambda dataset: delattr(dataset, "PerFrameFunctionalGroupsSequence"))
     with pytest.raises(CorruptFileError, match=r"seg\.dcm"):
         read_seg(path, volume.geometry)
+
+
+def _number_from_zero(dataset: Dataset) -> None:
+    for number, segment in enumerate(dataset.SegmentSequence):
+        segment.SegmentNumber = number
+    for own in dataset.PerFrameFunctionalGroupsSequence:
+        own.SegmentIdentificationSequence[0].ReferencedSegmentNumber -= 1
+
+
+def _number_alike(dataset: Dataset) -> None:
+    dataset.SegmentSequence[1].SegmentNumber = 1
+
+
+CONTRADICTIONS: dict[str, tuple[str, Callable[[Dataset], object], str]] = {
+    "groups": ("BINARY", lambda d: d.PerFrameFunctionalGroupsSequence.pop(), r"holds \d+ frames and describes \d+"),
+    "frames": ("BINARY", lambda d: setattr(d, "NumberOfFrames", 3), "holds 3 frames and describes"),
+    "no frames": ("BINARY", lambda d: setattr(d, "NumberOfFrames", None), "not described as DICOM asks"),
+    "no rows": ("BINARY", lambda d: delattr(d, "Rows"), "not described as DICOM asks"),
+    "segment 0": ("BINARY", _number_from_zero, "does not number its segments from 1, each once"),
+    "segment 1 twice": ("LABELMAP", _number_alike, "does not number its segments from 0, each once"),
+    "segment 3": ("BINARY", lambda d: d.SegmentSequence.pop(), "frames of segments that it does not describe: 3"),
+    "whole is 0": ("FRACTIONAL", lambda d: setattr(d, "MaximumFractionalValue", 0), "which value is a whole one"),
+    "whole is empty": ("FRACTIONAL", lambda d: setattr(d, "MaximumFractionalValue", None), "which value is a whole"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_what_contradicts_itself_is_refused(tmp_path: Path, name: str) -> None:
+    kind, edit, reason = CONTRADICTIONS[name]
+    volume, masks = planted()
+    path = write_seg(tmp_path / "seg.dcm", volume.geometry, masks, kind=kind)
+    edit_dicom(path, edit)
+    with pytest.raises(CorruptFileError, match=rf"seg\.dcm: .*{reason}"):
+        read_seg(path, volume.geometry)
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_the_background_of_a_label_map_is_no_segment_and_another_segment_0_is_one(
+    tmp_path: Path, padding: bool
+) -> None:
+    def add(dataset: Dataset) -> None:
+        dataset.SegmentSequence.insert(0, item(SegmentNumber=0, SegmentLabel="rest"))
+        if padding:
+            dataset.add_new("PixelPaddingValue", "US", 0)
+
+    volume, masks = planted()
+    path = write_seg(tmp_path / "seg.dcm", volume.geometry, masks, kind="LABELMAP")
+    edit_dicom(path, add)
+    found = read_seg(path, volume.geometry)
+    assert [structure.name for structure in found.structures] == [*([] if padding else ["rest"]), *masks]
+    assert padding or (found["rest"].mask == (phantom_labels(volume) == 0)).all()
 
 
 def test_pixels_that_are_cut_off_are_refused(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def _(folder: Path) -> Path:
     return _scout(folder, ["ORIGINAL", "PRIMARY", "AXIAL"])
 
 
-simple("D7", "tilted gantry", warned("gantry_tilt", truth=False), lean)
+simple("D7", "tilted gantry", warned("straightened", truth=False), lean)
 simple("D7b", "tilt that the header denies", refused("GantryTiltError"),
         lambda d, k: (lean(d, k), setattr(d, "GantryDetectorTilt", 4)))  # fmt: skip
 simple("D7c", "tilt named, slices straight", warned("gantry_tilt"), tags(GantryDetectorTilt=12))
