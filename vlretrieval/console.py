@@ -107,7 +107,9 @@ def _check_question(words: str, like: Path | None, organ: str, hits: int, *, rer
     if hits < 1:
         raise ConfigError(f"--hits is {hits}; 1 is the least.")
     if like and rerank:
-        raise ConfigError("--rerank judges words, and with --like they only filter.", advice="Leave one of the two out.")
+        raise ConfigError(
+            "--rerank judges words, and with --like they only filter.", advice="Leave one of the two out."
+        )
     if organ and not like:
         raise ConfigError("--organ belongs to --like.", advice="Name the organ in the words instead.")
 

@@ -40,7 +40,7 @@ def _given_back(group: Path) -> int:
 
 
 def _groups() -> Iterator[Path]:
-    """Folders of this process's control groups. In a container the outer ones' names may lead nowhere, its root holds."""
+    """Folders of this process's control groups. A container may see only the root of its own."""
     lines = _OWN.read_text().splitlines() if _OWN.is_file() else []
     for line in lines or ["0::/"]:
         _, kinds, place = line.split(":", 2)

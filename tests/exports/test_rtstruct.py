@@ -91,9 +91,7 @@ def test_a_name_that_dicom_would_part_is_written_as_one(scanned: Callable[[str],
     assert [roi.ROIName for roi in dataset.StructureSetROISequence] == ["left_right?", "x" * 64, "mandible"]
 
 
-def test_a_body_without_its_fat_is_no_outline_of_the_patient(
-    scanned: Callable[[str], Scanned], tmp_path: Path
-) -> None:
+def test_a_body_without_its_fat_is_no_outline_of_the_patient(scanned: Callable[[str], Scanned], tmp_path: Path) -> None:
     scan = scanned("axial")
     body = replace(scan.result, labels=LabelTable.from_names({"body": 1, "spinal_cord": 2, "mandible": 3}))
     dataset = pydicom.dcmread(write_rtstruct(tmp_path / "rs.dcm", body, scan.source))
