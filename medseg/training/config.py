@@ -42,11 +42,14 @@ class NetworkConfig(Strict):
 class AugmentConfig(Strict):
     """How a training patch is changed; probabilities are per patch.
 
+    `affine` is the share of patches that are rotated and scaled; the others keep every voxel as it was scanned, since
+    interpolation smooths a picture, and those that a model is given later are not smoothed.
     `rotate_deg` turns in voxels, as nnU-Net does: where these are no cubes, a patch is sheared a little as well.
     `artificial_body` shows trunks drawn at random, in which no organ of the data set is: only where all of them are
     small (none of the body, its bones or lungs), so that a scan of another region stays empty.
     """
 
+    affine: float = Field(1.0, ge=0, le=1)
     rotate_deg: float = Field(15.0, ge=0, le=45)
     scale: Factors = (0.8, 1.25)
     mirror_left_right: float = Field(0.5, ge=0, le=1)

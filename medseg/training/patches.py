@@ -163,15 +163,21 @@ class PatchSampler:
         return artificial_body(shape, rng), np.zeros(shape, np.uint8), known, "artificial"
 
     def _changed(self, case: TrainingCase, centre: Array, rng: np.random.Generator) -> tuple[Array, Array, Array, str]:
-        block = [int(np.ceil(size * 1.5)) for size in self.config.patch_size]
-        hu = crop(case.hu, centre, block, -1024).astype(np.float32)
-        labels = crop(case.labels, centre, block, 0)
-        known = case.known
+        turned = rng.random() < self.config.augment.affine
+        size = [int(np.ceil(side * 1.5)) if turned else side for side in self.config.patch_size]
+        hu = crop(case.hu, centre, size, -1024).astype(np.float32)
+        labels, known = crop(case.labels, centre, size, 0), case.known
         if rng.random() < self.config.augment.mirror_left_right:
             hu, labels, known = hu[::-1].copy(), self.swap[labels[::-1]], known[self.swap]
+        if turned:
+            hu, labels = self._turned(hu, labels, rng)
+        return hu, labels, known.copy(), case.id
+
+    def _turned(self, hu: Array, labels: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+        """The middle of a larger block, rotated and scaled."""
         self.spatial.set_random_state(int(rng.integers(2**31)))
         out = self.spatial({"image": torch.from_numpy(hu)[None], "labels": torch.from_numpy(labels)[None].float()})
-        return out["image"][0].numpy(), out["labels"][0].numpy(), known.copy(), case.id
+        return out["image"][0].numpy(), out["labels"][0].numpy()
 
     def place(self, rng: np.random.Generator) -> tuple[TrainingCase, Array]:
         """A case and a patch centre: near an organ drawn by weight, or anywhere in a body."""

@@ -120,6 +120,23 @@ def test_artificial_bodies_hold_no_landmark_and_maybe_a_cord(cases: list[Trainin
     assert source.batch(0).ids == ("artificial", "artificial")
 
 
+@pytest.mark.parametrize("side", [16, 18])
+def test_patches_that_are_not_turned_keep_their_voxels(cases: list[TrainingCase], table: LabelTable, side: int) -> None:
+    source = sampler(cases, table, patch_size=[side] * 3, augment=STILL | {"affine": 0, "mirror_left_right": 0})
+    centre = np.array(cases[0].hu.shape) // 2
+    hu, labels, _, _ = source._changed(cases[0], centre, np.random.default_rng(0))
+    assert np.array_equal(hu, crop(cases[0].hu, centre, [side] * 3, -1024))
+    assert np.array_equal(labels, crop(cases[0].labels, centre, [side] * 3, 0))
+
+
+def test_as_many_patches_are_turned_as_wanted(cases: list[TrainingCase], table: LabelTable) -> None:
+    source = sampler(cases, table, augment=STILL | {"affine": 0.4, "rotate_deg": 15, "mirror_left_right": 0})
+    centre = np.array(cases[0].hu.shape) // 2
+    whole = crop(cases[0].hu, centre, source.config.patch_size, -1024)
+    drawn = [source._changed(cases[0], centre, np.random.default_rng(n))[0] for n in range(100)]
+    assert 25 <= sum(not np.array_equal(hu, whole) for hu in drawn) <= 55
+
+
 def test_couches_change_the_picture_and_no_label(cases: list[TrainingCase], table: LabelTable) -> None:
     plain = sampler(cases, table, augment=STILL | {"couch": 0})
     lying = sampler(cases, table, augment=STILL | {"couch": 1})
