@@ -51,7 +51,7 @@ def read_dicom_folder(folder: Path, *, series: str | None = None, accept: Accept
 
 def read_dicom_file(path: Path, *, series: str | None = None, accept: Acceptance = NOTHING) -> Volume:
     """Read the series to which one file belongs, from the folder in which it lies."""
-    with _quiet():
+    with quiet():
         own = read_headers(path, DicomFile(path, path.name))
         if not own:
             raise NoScanError(path, "is a DICOM directory, not an image.")
@@ -72,7 +72,7 @@ def read_dicom_files(
     source: Path, files: Sequence[DicomFile], *, series: str | None = None, accept: Acceptance = NOTHING
 ) -> Volume:
     """Read the CT series among `files`, which came from `source`."""
-    with _quiet():
+    with quiet():
         headers = _headers(source, files)
     if not headers:
         raise NoScanError(source, "holds no DICOM images.")
@@ -159,7 +159,7 @@ def _headers(source: Path, files: Sequence[DicomFile]) -> list[SliceHeader]:
     return [header for file in files for header in read_headers(source, file)]
 
 
-def _quiet() -> warnings.catch_warnings[None]:
+def quiet() -> warnings.catch_warnings[None]:
     """pydicom warns of every odd value, quoting it; what matters is refused by name here."""
     return warnings.catch_warnings(action="ignore")
 
@@ -173,7 +173,7 @@ def _read(source: Path, headers: Sequence[SliceHeader], series: str | None, acce
     shape = (chosen[0].columns, chosen[0].rows, len(chosen))
     check_size(source, max(math.prod(shape), math.prod(straightened_shape(shape, layout))))
     check_affine(source, layout.affine)
-    with _quiet():
+    with quiet():
         pixels = _pixels(source, stack, bool(accept))
     hu, affine = pixels.hu, layout.affine
     check_finite(source, hu)

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from medseg.errors import GeometryError
 from medseg.imaging.acceptance import Acceptance
 from medseg.imaging.archive import unpacked
-from medseg.imaging.dicom import _files, _headers, _quiet
+from medseg.imaging.dicom import _files, _headers, quiet
 from medseg.imaging.dicom_geometry import stack_slices
 from medseg.imaging.dicom_headers import DicomFile
 from medseg.imaging.dicom_series import check_uniform, choose
@@ -62,7 +62,7 @@ def read_source(path: Path, geometry: Geometry, *, series: str) -> SourceSlices:
         InputError: the series is not there any more.
         GeometryError: the volume's slices are not those of the series, or frames of one object.
     """
-    with dicom_files(path) as files, _quiet():
+    with dicom_files(path) as files, quiet():
         candidate = choose(path, _headers(path, files), series, _ACCEPTED)
         check_uniform(path, candidate)
         stack = stack_slices(path, candidate.slices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from medseg.imaging.dicom import _quiet
+from medseg.imaging.dicom import quiet
 from medseg.imaging.dicom_headers import DicomFile, read_headers
 from medseg.imaging.dicom_source import dicom_files
 from medseg.imaging.sniff import sniff
@@ -29,6 +29,6 @@ def read_patient(path: Path) -> str:
 
 
 def _first_patient(source: Path, files: Iterable[DicomFile]) -> str:
-    with _quiet():
+    with quiet():
         headers = (header for file in files for header in read_headers(source, file))
         return next((header.patient for header in headers if header.columns and header.patient), "")

@@ -236,7 +236,10 @@ def _nearest_plane(k: int, contours: Sequence[Contour]) -> list[Contour]:
 
 
 def _once(polygons: Sequence[Array]) -> list[Array]:
-    """The polygons without those that are there already: an even number of the same would cancel each other."""
+    """The polygons without those that are there already: an even number of the same would cancel each other.
+
+    The same is who has the same points, whichever comes first and whichever way round they are drawn.
+    """
     if len(polygons) < 2:
         return list(polygons)
     return list({np.unique(np.round(points, 3) + 0.0, axis=0).tobytes(): points for points in polygons}.values())
